@@ -1,0 +1,120 @@
+"""Optimizers as theory sees them: torch.optim's argument names, with the decay convention made explicit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from theory.errors import InputError, finite, require
+from theory.serialize import serializable
+
+
+class Decay(str, Enum):
+    """How a step with zero gradient shrinks the weights (the factor is 1 - shrink).
+
+    `COUPLED` adds lambda*w to the gradient (torch SGD, Adam); `DECOUPLED` shrinks by lr_t*lambda (torch AdamW);
+    `INDEPENDENT` by s_t*lambda, s_t being the schedule's shape (Loshchilov & Hutter, arXiv 1711.05101);
+    `CORRECTED` by lr_t**2*lambda/lr_max (Defazio, arXiv 2506.02285); `SCHEDULED` by lr_t*lambda_t with a curve of its
+    own; `CAUTIOUS` only where the update and the weight agree in sign (arXiv 2510.12402).
+    """
+
+    COUPLED = "coupled"
+    DECOUPLED = "decoupled"
+    INDEPENDENT = "independent"
+    CORRECTED = "corrected"
+    CAUTIOUS = "cautious"
+    SCHEDULED = "scheduled"
+    NONE = "none"
+
+
+def _betas(betas: tuple[float, float]) -> tuple[float, float]:
+    require(isinstance(betas, (tuple, list)) and len(betas) == 2, "betas", betas, "a pair of numbers in [0, 1)")
+    return (finite("betas[0]", betas[0], high=1.0), finite("betas[1]", betas[1], high=1.0))
+
+
+@serializable
+@dataclass(frozen=True)
+class SGD:
+    """torch.optim.SGD: b <- momentum*b + (1-dampening)*(g + weight_decay*w); w <- w - lr*b (coupled decay)."""
+
+    lr: float
+    """Peak learning rate."""
+    momentum: float = 0.0
+    """Heavy-ball coefficient, in [0, 1)."""
+    dampening: float = 0.0
+    """Dampening of the momentum, in [0, 1]; ignored when momentum is 0, as in torch."""
+    weight_decay: float = 0.0
+    """Coefficient of the L2 term added to the gradient."""
+    nesterov: bool = False
+    """Nesterov momentum (needs momentum > 0 and no dampening)."""
+
+    def __post_init__(self) -> None:
+        finite("lr", self.lr)
+        finite("momentum", self.momentum, high=1.0)
+        finite("dampening", self.dampening, high=1.0, open_high=False)
+        finite("weight_decay", self.weight_decay)
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise InputError(
+                f"nesterov = True with momentum = {self.momentum} and dampening = {self.dampening} is not allowed: "
+                "Nesterov momentum needs momentum > 0 and dampening = 0."
+            )
+
+    @property
+    def decay(self) -> Decay:
+        """The decay convention."""
+        return Decay.COUPLED if self.weight_decay else Decay.NONE
+
+
+@serializable
+@dataclass(frozen=True)
+class Adam:
+    """torch.optim.Adam: the decay term weight_decay*w enters both moments (coupled decay)."""
+
+    lr: float
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the first and the second moment, each in [0, 1)."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Coefficient of the L2 term added to the gradient."""
+
+    def __post_init__(self) -> None:
+        finite("lr", self.lr)
+        object.__setattr__(self, "betas", _betas(self.betas))
+        finite("eps", self.eps)
+        finite("weight_decay", self.weight_decay)
+
+    @property
+    def decay(self) -> Decay:
+        """The decay convention."""
+        return Decay.COUPLED if self.weight_decay else Decay.NONE
+
+
+@serializable
+@dataclass(frozen=True)
+class AdamW:
+    """torch.optim.AdamW: w <- (1-lr*weight_decay)*w, then the Adam step (decoupled decay unless stated otherwise)."""
+
+    lr: float
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the first and the second moment, each in [0, 1)."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 1e-2
+    """Decay coefficient; torch's default is 0.01, not 0."""
+    decay: Decay = Decay.DECOUPLED
+    """Convention by which `weight_decay` and the schedule become a shrink factor."""
+
+    def __post_init__(self) -> None:
+        finite("lr", self.lr)
+        object.__setattr__(self, "betas", _betas(self.betas))
+        finite("eps", self.eps)
+        finite("weight_decay", self.weight_decay)
+        allowed = [kind.value for kind in Decay if kind is not Decay.COUPLED]
+        require(self.decay in allowed, "decay", getattr(self.decay, "value", self.decay), f"one of {', '.join(allowed)}")
+        object.__setattr__(self, "decay", Decay(self.decay))
+
+
+Optimizer = SGD | Adam | AdamW

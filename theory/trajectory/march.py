@@ -1,0 +1,212 @@
+"""The fast solver: norms of many tensors under any schedule, at a cost that hardly grows with their number or the steps'.
+
+The weights' mean square obeys w' = a^2 w + s f. The step's shrink a and source s follow from the schedule alone (momentum,
+bias corrections and kinks included) and are summed exactly between nodes, once for all tensors that share a rate and a decay;
+f is what the weights' own norm does to the gradients (1/w for scale-invariant SGD, the lag of the second moment behind it for
+AdamW) and varies slowly. At the start and after every jump of the rate the exact recursion runs until things are quiet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.results import angle_of_chord
+from theory.trajectory.segments import Array, Indices, nodes, restarts, segment_sums
+
+QUIET = 2e-3
+"""The exact recursion runs until, for five memories of the momentum, no mean square changes by more than this in one."""
+LONGEST_BURST = 3_000
+"""... but for no more than this many steps after each restart."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What the schedule alone does to the mean square w: w' = shrink^2 w + source f, at every step."""
+
+    shrink: Array
+    """Factor a_t (SGD with momentum: the slow root alpha_t), shape (T,)."""
+    source: Array
+    """Growth s_t per unit f, momentum's correlations included, shape (T,)."""
+    cross: Array
+    """The part of the source that is due to momentum's memory, shape (T,)."""
+    update: Array
+    """Mean square per unit f of what `shrink` leaves of the step, shape (T,)."""
+    buffer: Array
+    """Mean square of the momentum buffer per unit f, shape (T,)."""
+    memory: Array
+    """Correlation of the buffer with the weights it has already moved, per unit f, shape (T,)."""
+
+
+class System(Protocol):
+    """n tensors under one optimizer: an exact step, a slow segment, and the changes between the two descriptions."""
+
+    drive: Drive
+    momentum_memory: float
+    w: Array
+
+    def exact(self, t: int) -> tuple[Array, Array]:
+        """Take step t exactly; return the factors f of growth and of the update."""
+        ...
+
+    def to_slow(self, t: int) -> None:
+        """Change to the slow description after t steps."""
+        ...
+
+    def slow(self, t: int, count: int, sums: tuple[float, ...]) -> tuple[Array, Array]:
+        """Take `count` steps from t at once; return the factors f of growth and update of the first."""
+        ...
+
+    def to_exact(self, t: int) -> None:
+        """Change to the exact description after t steps."""
+        ...
+
+    def sums(self, start: int, stop: int, at: Indices) -> list[Array]:
+        """Exact sums over the segments between nodes `at` (relative to `start`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Path:
+    """Mean squares of n tensors at the nodes, and what their own norm does to the drive."""
+
+    at: Indices
+    """Nodes (number of steps done), shape (k,)."""
+    mean_square: Array
+    """w at the nodes, shape (k, n)."""
+    growth: Array
+    """f of the growth in the step that starts at each node, shape (k, n)."""
+    update: Array
+    """f of the update in that step, shape (k, n); differs from `growth` only while momentum fills up."""
+    drive: Drive
+    """The drive that made the path."""
+
+    def steps(self, step: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        """Mean square after, angle during, and relative update of each of the steps.
+
+        Args:
+            step: Step indices, shape (m,).
+
+        Returns:
+            Mean squares, angles (rad/step) and relative updates, each of shape (m, n).
+        """
+        right = np.clip(np.searchsorted(self.at, step, side="right"), 1, len(self.at) - 1)
+        t0, t1 = self.at[right - 1], self.at[right]
+        x = ((step - t0) / (t1 - t0))[:, None]
+        w, growth, update = (
+            (1 - x) * values[right - 1] + x * values[right] for values in (self.mean_square, self.growth, self.update)
+        )
+        drive = self.drive
+        a, source, own = (v[step][:, None] for v in (drive.shrink, drive.source, drive.update))
+        after = a**2 * w + source * growth
+        safe = np.where(w > 0, w, 1.0)
+        relative = np.sqrt(np.where(w > 0, own * update / safe, 0.0))
+        stretch = np.sqrt(np.where(w > 0, after / safe, 1.0))
+        chord = (relative**2 - (stretch - a) ** 2) / (2 * a * np.where(stretch > 0, stretch, 1.0))
+        return after, np.asarray(angle_of_chord(chord)), relative
+
+
+def march(system: System, lr: Array) -> Path:
+    """Drive a system through the whole schedule.
+
+    Args:
+        system: The tensors, at step 0.
+        lr: Learning rate per step, shape (T,).
+
+    Returns:
+        The path.
+    """
+    at, squares, growth, update = [0], [system.w], [], []
+
+    def record(step: int, first: Array, own: Array) -> None:
+        at.append(step)
+        squares.append(system.w)
+        growth.append(first)
+        update.append(own)
+
+    begins = restarts(lr)
+    for begin, end in zip(begins, [*begins[1:], len(lr)], strict=True):
+        t, calm = begin, 0
+        if begin > 0:
+            system.to_exact(begin)
+        while t < end and calm < 5 * system.momentum_memory and t - begin < LONGEST_BURST:
+            before = system.w
+            factors = system.exact(t)
+            t += 1
+            record(t, *factors)
+            quiet = np.all(np.abs(system.w - before) * system.momentum_memory <= QUIET * before)
+            calm = calm + 1 if quiet else 0
+        system.to_slow(t)
+        stops = nodes(begin, t, end, len(lr))
+        sums = system.sums(t, end, stops - t)
+        for k, count in enumerate(np.diff(stops).tolist()):
+            factors = system.slow(int(stops[k]), count, tuple(column[k] for column in sums))
+            record(int(stops[k + 1]), *factors)
+    return Path(
+        np.array(at), np.array(squares), np.array([*growth, growth[-1]]), np.array([*update, update[-1]]), system.drive
+    )
+
+
+def inverse(w: Array, scale_invariant: NDArray[np.bool_]) -> Array:
+    """1/w for scale-invariant tensors, 1 for the others.
+
+    Args:
+        w: Mean squares, shape (n,).
+        scale_invariant: Shape (n,).
+
+    Returns:
+        Shape (n,).
+    """
+    return np.where(scale_invariant, 1 / np.where(w > 0, w, 1.0), 1.0)
+
+
+def ratio_of(w: Array, after: Array, scale_invariant: NDArray[np.bool_]) -> Array:
+    """Ratio of gradients' second moments after and before a segment.
+
+    Args:
+        w: Mean squares before, shape (n,).
+        after: Mean squares after, shape (n,).
+        scale_invariant: Shape (n,).
+
+    Returns:
+        w/after for scale-invariant tensors, 1 for the others.
+    """
+    return np.where(scale_invariant, w / np.where(after > 0, after, 1.0), 1.0)
+
+
+def whole_segments(factor: Array, sources: list[Array], at: Indices) -> list[Array]:
+    """Product of the factors and sums of the sources over segments, in one list; empty segments allowed.
+
+    Args:
+        factor: Shape (T,).
+        sources: Each of shape (T,).
+        at: Nodes, shape (k+1,).
+
+    Returns:
+        One array of shape (k,) for the product and one per source.
+    """
+    if len(at) < 2:
+        return [np.empty(0)] * (1 + len(sources))
+    product, sums = segment_sums(factor, sources, at)
+    return [product, *sums]
+
+
+def lag(momentum: float, ratio: Array) -> Array:
+    """What momentum's memory contributes when the updates it remembers were larger or smaller than today's.
+
+    Args:
+        momentum: Memory per step.
+        ratio: Size of a step's contribution over that of the step before, shape (n,).
+
+    Returns:
+        Contribution relative to updates of constant size, shape (n,).
+
+    Example:
+        >>> lag(0.9, np.array([1.0])).tolist()
+        [1.0]
+    """
+    back = np.minimum(1 / ratio, 0.5 * (1 + 1 / momentum)) if momentum else 1 / ratio
+    return back * (1 - momentum) / (1 - momentum * back)

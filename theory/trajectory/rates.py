@@ -1,0 +1,58 @@
+"""From a schedule, in any of its spellings, to one learning rate per step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.errors import InputError, finite, whole
+from theory.schedules import Constant, Cosine, InverseSqrt, Linear, Schedule, WarmupStableDecay
+
+Array = NDArray[np.float64]
+Rates = Mapping[str, Any] | Sequence[float] | Array
+
+
+def learning_rates(schedule: Rates) -> Array:
+    """Learning rate at t = 0 .. steps-1.
+
+    Args:
+        schedule: The rates themselves, or a mapping with `kind` (constant, linear, cosine, invsqrt, wsd), `peak`, `steps`
+            and the kind's own parameters (`warmup`, `final`, `decay`).
+
+    Returns:
+        Rates, shape (steps,).
+
+    Raises:
+        InputError: If the kind is unknown or a rate is negative or not finite.
+
+    Example:
+        >>> learning_rates({"kind": "linear", "peak": 1.0, "steps": 4}).tolist()
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    if isinstance(schedule, Mapping):
+        return _from_mapping(dict(schedule))
+    rates = np.asarray(schedule, dtype=np.float64)
+    if rates.ndim != 1 or len(rates) == 0 or not np.all(np.isfinite(rates)) or np.any(rates < 0):
+        raise InputError("schedule is not allowed: it must be a non-empty sequence of finite rates >= 0.")
+    return rates
+
+
+def _from_mapping(spec: dict[str, Any]) -> Array:
+    kind, peak, steps = spec.pop("kind", None), finite("peak", spec.pop("peak", None)), whole("steps", spec.pop("steps", None), low=1)
+    kinds: dict[str, type] = {
+        "constant": Constant,
+        "linear": Linear,
+        "cosine": Cosine,
+        "invsqrt": InverseSqrt,
+        "wsd": WarmupStableDecay,
+    }
+    if kind not in kinds:
+        raise InputError(f"kind = {kind!r} is not allowed: it must be one of {', '.join(kinds)}.")
+    try:
+        shape: Schedule = kinds[kind](**spec)
+    except TypeError:
+        raise InputError(f"schedule {kind!r} does not take {', '.join(sorted(spec))}.") from None
+    return peak * shape.at(np.arange(steps), steps)
