@@ -1,0 +1,60 @@
+"""decaylab: what weight decay will do to a training run before it is run, what it did, and whether theory was right.
+
+Only `theory` is imported here; everything that needs torch is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import theory
+from theory import shapes
+from theory.errors import InputError
+from theory.optimizers import SGD, Adam, AdamW, Decay
+from theory.predict import predict
+from theory.prediction import Prediction
+from theory.probe import Probe, TensorProbe
+from theory.recipe import Group, Recipe
+from theory.schedules import Constant, Cosine, InverseSqrt, Linear, Piecewise, WarmupStableDecay
+
+_LAZY = {
+    "describe": "bridge.describe",
+    "audit": "bridge.describe",
+    "compare": "bridge.compare",
+    "calibrate": "bridge.calibrate",
+    "Record": "empirics.records",
+    "train": "empirics.train",
+}
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Decay",
+    "Group",
+    "InputError",
+    "InverseSqrt",
+    "Linear",
+    "Piecewise",
+    "Prediction",
+    "Probe",
+    "Recipe",
+    "TensorProbe",
+    "WarmupStableDecay",
+    "predict",
+    "shapes",
+    "theory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'decaylab' has no attribute {name!r}")
+    import importlib
+
+    try:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"dl.{name} needs {error.name}: install decaylab with the 'train' extra.") from None

@@ -1,0 +1,6 @@
+"""Real data: batches are a pure function of (configuration, step), so a resumed run needs no loader state."""
+
+from empirics.data.images import ImageData, Images
+from empirics.data.text import Text, TextData
+
+__all__ = ["ImageData", "Images", "Text", "TextData"]

@@ -19,7 +19,7 @@ class ResNetConfig:
 
     Example:
         >>> sum(p.numel() for p in ResNetConfig().build(seed=0).parameters())
-        19898
+        19810
     """
 
     width: int = 8

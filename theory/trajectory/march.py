@@ -48,6 +48,10 @@ class System(Protocol):
     momentum_memory: float
     w: Array
 
+    def begin(self, t: int) -> None:
+        """Assume that t steps were done and the moments are stationary (slow description)."""
+        ...
+
     def exact(self, t: int) -> tuple[Array, Array]:
         """Take step t exactly; return the factors f of growth and of the update."""
         ...
@@ -81,8 +85,25 @@ class Path:
     """f of the growth in the step that starts at each node, shape (k, n)."""
     update: Array
     """f of the update in that step, shape (k, n); differs from `growth` only while momentum fills up."""
-    drive: Drive
-    """The drive that made the path."""
+    drive: Drive | None
+    """The drive that made the path; None if it holds every step itself."""
+    angle: Array | None = None
+    """Rotation of every step, where the path holds it, shape (k-1, n)."""
+
+    @classmethod
+    def from_steps(cls, mean_square: Array, angle: Array, start: int) -> Path:
+        """A path that was computed step by step.
+
+        Args:
+            mean_square: w before the first and after every step, shape (T+1, n).
+            angle: Rotation during every step, rad, shape (T, n).
+            start: Index of the first step.
+
+        Returns:
+            The path.
+        """
+        ones = np.ones_like(mean_square)
+        return cls(start + np.arange(len(mean_square)), mean_square, ones, ones, None, angle)
 
     def steps(self, step: NDArray[np.int64]) -> tuple[Array, Array, Array]:
         """Mean square after, angle during, and relative update of each of the steps.
@@ -93,6 +114,13 @@ class Path:
         Returns:
             Mean squares, angles (rad/step) and relative updates, each of shape (m, n).
         """
+        if self.drive is None or self.angle is not None:
+            assert self.angle is not None
+            k = step - self.at[0]
+            after, before = self.mean_square[k + 1], self.mean_square[k]
+            chord = 4 * np.sin(self.angle[k] / 2) ** 2 * np.sqrt(after * before)
+            moved = chord + (np.sqrt(after) - np.sqrt(before)) ** 2
+            return after, self.angle[k], np.sqrt(moved / np.where(before > 0, before, 1.0))
         right = np.clip(np.searchsorted(self.at, step, side="right"), 1, len(self.at) - 1)
         t0, t1 = self.at[right - 1], self.at[right]
         x = ((step - t0) / (t1 - t0))[:, None]
@@ -109,17 +137,18 @@ class Path:
         return after, np.asarray(angle_of_chord(chord)), relative
 
 
-def march(system: System, lr: Array) -> Path:
-    """Drive a system through the whole schedule.
+def march(system: System, lr: Array, start: int = 0) -> Path:
+    """Drive a system through the schedule.
 
     Args:
-        system: The tensors, at step 0.
+        system: The tensors, at step `start`.
         lr: Learning rate per step, shape (T,).
+        start: Step to begin at; the moments are then taken to be stationary.
 
     Returns:
         The path.
     """
-    at, squares, growth, update = [0], [system.w], [], []
+    at, squares, growth, update = [start], [system.w], [], []
 
     def record(step: int, first: Array, own: Array) -> None:
         at.append(step)
@@ -127,19 +156,22 @@ def march(system: System, lr: Array) -> Path:
         growth.append(first)
         update.append(own)
 
-    begins = restarts(lr)
+    begins = [start, *(step for step in restarts(lr) if step > start)]
+    if start > 0:
+        system.begin(start)
     for begin, end in zip(begins, [*begins[1:], len(lr)], strict=True):
         t, calm = begin, 0
-        if begin > 0:
+        if begin > start:
             system.to_exact(begin)
-        while t < end and calm < 5 * system.momentum_memory and t - begin < LONGEST_BURST:
+        while (begin == 0 or begin > start) and t < end and calm < 5 * system.momentum_memory and t - begin < LONGEST_BURST:
             before = system.w
             factors = system.exact(t)
             t += 1
             record(t, *factors)
             quiet = np.all(np.abs(system.w - before) * system.momentum_memory <= QUIET * before)
             calm = calm + 1 if quiet else 0
-        system.to_slow(t)
+        if t > begin:
+            system.to_slow(t)
         stops = nodes(begin, t, end, len(lr))
         sums = system.sums(t, end, stops - t)
         for k, count in enumerate(np.diff(stops).tolist()):

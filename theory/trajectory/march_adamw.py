@@ -21,6 +21,8 @@ class AdamWSystem:
         start: Mean square of each tensor at step 0, shape (n,).
         scale_invariant: Which tensors' gradients shrink as their norm grows, shape (n,).
         noise_kurtosis: As in `adamw_equilibrium`.
+        growth_ratio: Measured over predicted growth of w, shape (n,) or a number.
+        update_ratio: Measured over predicted mean square of the update, shape (n,) or a number.
     """
 
     def __init__(
@@ -31,6 +33,8 @@ class AdamWSystem:
         start: Array,
         scale_invariant: NDArray[np.bool_],
         noise_kurtosis: float = 3.0,
+        growth_ratio: Array | float = 1.0,
+        update_ratio: Array | float = 1.0,
     ) -> None:
         self.betas, self.scale_invariant = betas, scale_invariant
         b1, _ = betas
@@ -38,6 +42,7 @@ class AdamWSystem:
         self.one_step, self.long_run = second_moment_corrections(betas, noise_kurtosis)
         self.w, self.x, self.m, self.v = start, *(np.zeros_like(start) for _ in range(3))
         self.z = np.ones_like(start)
+        self.growth_ratio, self.update_ratio = growth_ratio, update_ratio
 
         a, t = 1 - shrink, np.arange(1, len(lr) + 1)
         self.step = lr / (1 - b1**t)
@@ -47,6 +52,11 @@ class AdamWSystem:
         own = self.step**2 * moment
         cross = self.long_run * 2 * a * self.step * b1 * previous
         self.drive = Drive(a, self.long_run * own + cross, cross, self.one_step * own, moment, memory)
+
+    def begin(self, t: int) -> None:
+        """Take m and v to have followed a constant norm for t steps."""
+        q = inverse(self.w, self.scale_invariant)
+        self.m, self.v = q * (1 - self.betas[0] ** (2 * t)), q * (1 - self.betas[1] ** t)
 
     def exact(self, t: int) -> tuple[Array, Array]:
         """Take step t by the recursion of `adamw_trajectory`."""
@@ -58,8 +68,9 @@ class AdamWSystem:
         )
         if self.drive.source[t] == 0:
             return np.ones_like(self.w), np.ones_like(self.w)
+        self.w = a**2 * before + (self.w - a**2 * before) * self.growth_ratio
         growth = (self.w - a**2 * before) / self.drive.source[t]
-        return growth, update * self.one_step / self.long_run / self.drive.update[t]
+        return growth, update * self.one_step / self.long_run / self.drive.update[t] * self.update_ratio
 
     def to_slow(self, t: int) -> None:
         """From here on m is an average of the gradients' second moments with weights that sum to one."""
@@ -84,15 +95,15 @@ class AdamWSystem:
         q = inverse(self.w, self.scale_invariant)
         after, m, v, ratio = self.w, self.m, self.v, self.z**count
         first = self._share(average_step(m, b1_squared, 1, q, q), average_step(v, b2, 1, q, q), t + 1)
-        for _ in range(3):
+        for _ in range(2):
             m, v = average_step(self.m, b1_squared, count, q, ratio), average_step(self.v, b2, count, q, ratio)
             late = lag(self.betas[0], self._growth(ratio, v, t, count)) - 1
-            after = product * self.w + (growth + cross * late) * 0.5 * (first + self._share(m, v, t + count))
+            after = product * self.w + (growth + cross * late) * self.growth_ratio * 0.5 * (first + self._share(m, v, t + count))
             ratio = ratio_of(self.w, after, self.scale_invariant)
         late = lag(self.betas[0], self._growth(ratio, v, t, count)) - 1
         self.w, self.m, self.v, self.z = after, m, v, ratio ** (1 / count)
         share = self.drive.cross[t] / self.drive.source[t] if self.drive.source[t] > 0 else 0.0
-        return first * (1 + share * late), first
+        return first * (1 + share * late) * self.growth_ratio, first * self.update_ratio
 
     def _growth(self, ratio: Array, v: Array, t: int, count: int) -> Array:
         """Growth per step of a past update's weight in the momentum, E m^2 over the root of v."""

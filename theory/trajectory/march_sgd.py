@@ -83,6 +83,10 @@ class SGDSystem:
         self.w, self.x, self.b, self.average = start, *(np.zeros_like(start) for _ in range(3))
         self.z, self.before = np.ones_like(start), start
 
+    def begin(self, t: int) -> None:
+        """Take the buffer to have followed a constant norm for t steps."""
+        self.average = self.c2 * inverse(self.w, self.scale_invariant) * (1 - self.momentum ** (2 * t))
+
     def exact(self, t: int) -> tuple[Array, Array]:
         """Take step t by the recursion of `sgd_trajectory`."""
         q, before = self.c2 * inverse(self.w, self.scale_invariant), self.w
@@ -125,7 +129,7 @@ class SGDSystem:
         q = self.c2 * inverse(self.w, si)
         first = average_step(self.average, mu2, 1, q, q) / (1 - mu2 ** (t + 1))
         after, mean, ratio = self.w, self.average, self.z**count
-        for _ in range(3):
+        for _ in range(2):
             mean = average_step(self.average, mu2, count, q, ratio)
             behind = mean / (1 - mu2 ** (t + count)) / np.where(q > 0, q * ratio ** (1 - 1 / count), 1.0)
             late = lag(self.momentum, ratio ** (1 / count)) - 1

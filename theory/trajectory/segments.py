@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-MAX_SEGMENTS = 2_000
+MAX_SEGMENTS = 1_000
 """Nodes are at most steps/MAX_SEGMENTS apart: a resolution, not a tolerance (the sums between nodes are exact)."""
 
 

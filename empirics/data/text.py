@@ -1,0 +1,219 @@
+"""Token windows for language models: one pass, in a seeded order, that any step can be read from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from empirics.data.cache import cached, default_cache
+from empirics.data.corpus import folder, python_sources
+from empirics.data.tokenizer import encoding
+from theory.errors import InputError, require, whole
+from theory.serialize import serializable
+
+Tokens = NDArray[np.uint16]
+
+
+@serializable
+@dataclass(frozen=True)
+class TextData:
+    """Which text, in which tokens and in which order."""
+
+    source: str = "python"
+    """python (the interpreter's own sources), text:DIR (*.txt, *.py, *.jsonl, *.jsonl.xz) or bin:DIR (nanoGPT's train.bin, val.bin)."""
+    packages: bool = False
+    """Add the sources of the installed packages to source python."""
+    vocab_size: int = 1024
+    """Number of token ids: 256 bytes, GPT-2's first merges, end of text; 50257 is GPT-2's own."""
+    block_size: int = 64
+    """Tokens a window feeds to the model."""
+    heldout_every: int = 20
+    """One document in so many is held out for validation."""
+    val_windows: int = 512
+    """Held-out windows that a validation reads, spread evenly over the held-out documents."""
+    order_seed: int = 0
+    """Seed of the order in which windows are visited."""
+
+    def __post_init__(self) -> None:
+        kind, _, path = self.source.partition(":")
+        known = self.source == "python" or (kind in ("text", "bin") and path != "")
+        require(known, "source", self.source, "'python', 'text:DIR' or 'bin:DIR'")
+        require(not self.packages or kind == "python", "packages", self.packages, "false unless source is 'python'")
+        whole("vocab_size", self.vocab_size, low=257 if kind != "bin" else 1)
+        limit = 2**16 if kind == "bin" else 50257
+        require(self.vocab_size <= limit, "vocab_size", self.vocab_size, f"at most {limit}")
+        for field, low in (("block_size", 1), ("heldout_every", 2), ("val_windows", 1), ("order_seed", 0)):
+            whole(field, getattr(self, field), low=low)
+
+    def open(self, cache: Path | None = None) -> Text:
+        """Read or tokenise the corpus.
+
+        Args:
+            cache: Folder for tokens; $DECAYLAB_CACHE or ~/.cache/decaylab if omitted.
+
+        Returns:
+            The tokens, ready for `batch`.
+
+        Raises:
+            InputError: If the source cannot be read or is too small to split.
+        """
+        kind, _, path = self.source.partition(":")
+        if kind == "bin":
+            return Text(self, *(_read_bin(Path(path) / name, self.vocab_size) for name in ("train.bin", "val.bin")))
+        documents = python_sources(packages=self.packages) if kind == "python" else folder(Path(path))
+        if len(documents) < self.heldout_every:
+            raise InputError(
+                f"source = {self.source!r} holds {len(documents)} documents, but heldout_every = {self.heldout_every} "
+                "needs at least as many: lower it, or split the text into more files."
+            )
+        key = hashlib.sha256(f"{self.vocab_size} {self.heldout_every}".encode())
+        for document in documents:
+            key.update(hashlib.sha256(document.encode()).digest())
+        file = (cache or default_cache()) / f"tokens-{key.hexdigest()[:16]}.bin"
+        return Text(self, *_unpack(cached(file, lambda: self._tokenise(documents))))
+
+    def _tokenise(self, documents: list[str]) -> bytes:
+        every = self.heldout_every
+        heldout = documents[every - 1 :: every]
+        train = [document for index, document in enumerate(documents) if index % every != every - 1]
+        parts = [tokenise(part, self.vocab_size) for part in (train, heldout)]
+        return np.uint64(len(parts[0])).tobytes() + b"".join(part.tobytes() for part in parts)
+
+
+class Text:
+    """An opened corpus; `train` and `heldout` are token streams (uint16)."""
+
+    def __init__(self, config: TextData, train: Tokens, heldout: Tokens) -> None:
+        self.config, self.train, self.heldout = config, train, heldout
+        self.window = config.block_size + 1  # inputs and, shifted by one, targets
+        for name, tokens in (("training", train), ("held-out", heldout)):
+            if len(tokens) < self.window:
+                raise InputError(
+                    f"source = {config.source!r} has {len(tokens)} {name} tokens, "
+                    f"fewer than one window of block_size + 1 = {self.window}."
+                )
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the training and held-out tokens, hexadecimal."""
+        digest = hashlib.sha256(np.uint64(len(self.train)).tobytes())
+        digest.update(self.train)
+        digest.update(self.heldout)
+        return digest.hexdigest()
+
+    def tokens_per_step(self, batch_size: int) -> int:
+        """Tokens that the model is trained on in one step.
+
+        Args:
+            batch_size: Windows a step.
+
+        Returns:
+            batch_size * block_size.
+        """
+        return batch_size * self.config.block_size
+
+    def check(self, steps: int, batch_size: int) -> None:
+        """Make sure that a run fits into one pass.
+
+        Args:
+            steps: Length of the run.
+            batch_size: Windows a step.
+
+        Raises:
+            InputError: If it does not; says how many tokens are missing.
+        """
+        wanted, there = whole("steps", steps) * whole("batch_size", batch_size, low=1), len(self._order)
+        if wanted > there:
+            raise InputError(
+                f"steps * batch_size = {wanted} is not allowed: one pass over source {self.config.source!r} has {there} "
+                f"windows of {self.window} tokens, so {(wanted - there) * self.window} tokens are missing."
+            )
+
+    def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        """The windows of one step, a pure function of configuration and step.
+
+        Args:
+            step: Step index, from 0.
+            batch_size: Windows a step.
+
+        Returns:
+            Inputs and targets (the inputs shifted by one token), int64, shape (batch_size, block_size) each.
+
+        Raises:
+            InputError: If the pass is over before this step.
+        """
+        self.check(step + 1, batch_size)
+        return self._pairs(self.train, self._order[step * batch_size : (step + 1) * batch_size])
+
+    def validation(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out windows, always the same, spread evenly over the held-out documents.
+
+        Args:
+            batch_size: Windows a batch; the last batch may be smaller.
+
+        Yields:
+            Inputs and targets, as from `batch`.
+        """
+        there = len(self.heldout) // self.window
+        count = min(self.config.val_windows, there)
+        chosen = np.arange(count) * there // count
+        for start in range(0, count, whole("batch_size", batch_size, low=1)):
+            yield self._pairs(self.heldout, chosen[start : start + batch_size])
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return np.random.default_rng(self.config.order_seed).permutation(len(self.train) // self.window)
+
+    def _pairs(self, tokens: Tokens, windows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        positions = windows[:, None] * self.window + np.arange(self.window)
+        chosen = torch.from_numpy(tokens[positions].astype(np.int64))
+        return chosen[:, :-1].contiguous(), chosen[:, 1:].contiguous()
+
+
+def tokenise(documents: list[str], vocab_size: int) -> Tokens:
+    """Encode documents into one stream, each followed by the end-of-text token.
+
+    Args:
+        documents: Texts.
+        vocab_size: As in `TextData`.
+
+    Returns:
+        Token ids.
+
+    Example:
+        >>> tokenise(["a", "b"], 1024).tolist()
+        [64, 1023, 65, 1023]
+    """
+    encoder = encoding(vocab_size)
+    end = np.array([encoder.eot_token], dtype=np.uint16)
+
+    def encode(document: str) -> Tokens:
+        return np.append(encoder.encode_to_numpy(document, disallowed_special=()).astype(np.uint16), end)
+
+    with ThreadPoolExecutor() as pool:  # tiktoken releases the interpreter's lock
+        return np.concatenate(list(pool.map(encode, documents)))
+
+
+def _unpack(payload: bytes) -> tuple[Tokens, Tokens]:
+    split = int(np.frombuffer(payload, np.uint64, count=1)[0])
+    tokens = np.frombuffer(payload, np.uint16, offset=8)
+    return tokens[:split], tokens[split:]
+
+
+def _read_bin(file: Path, vocab_size: int) -> Tokens:
+    try:
+        tokens = np.memmap(file, dtype=np.uint16, mode="r")
+    except (OSError, ValueError) as error:  # absent or unreadable; empty or of odd length
+        raise InputError(f"{file} cannot be read as nanoGPT's uint16 tokens: {error}.") from None
+    largest = int(tokens.max())
+    require(largest < vocab_size, "vocab_size", vocab_size, f"at least {largest + 1}, as {file} has the token {largest}")
+    return tokens

@@ -1,0 +1,55 @@
+"""How far a prediction made before the data may be off: the one place that says so.
+
+A law's own error is a fraction of a per cent; these bands are what it cannot know before training (how gradients correlate
+in time, how far a tensor is from scale invariance). They are multiples of the predicted value, taken from trained networks:
+scale-invariant matrices of small normalised networks, and the matrices and embeddings of small GPT-2s, whose value and
+output projections came out up to 2 times smaller, and whose embeddings and first-layer queries and keys up to 2.5 times larger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from theory.optimizers import SGD, Optimizer
+
+
+@dataclass(frozen=True)
+class Band:
+    """Lowest and highest plausible multiple of the predicted norm, angle and update."""
+
+    norm: tuple[float, float]
+    angle: tuple[float, float]
+    update: tuple[float, float]
+
+
+def prior_band(optimizer: Optimizer, scale_invariant: bool) -> Band:
+    """Band of a prediction made from the recipe alone.
+
+    Args:
+        optimizer: The optimizer.
+        scale_invariant: Whether the tensor (or each of its rows) is.
+
+    Returns:
+        Multiples of the predicted values.
+
+    Example:
+        >>> prior_band(SGD(lr=0.1, weight_decay=0.01), True).angle
+        (0.99, 1.01)
+    """
+    if isinstance(optimizer, SGD):
+        angle = (0.99, 1.01) if scale_invariant and optimizer.momentum == 0 else (0.95, 1.05)
+        return Band((0.6, 1.6), angle, (0.6, 1.6))
+    update = (0.87, 1.05)
+    if scale_invariant:
+        return Band((0.70, 1.10), (0.95, 1.05), update)
+    norm = (0.5, 2.5)
+    return Band(norm, (update[0] / norm[1], update[1] / norm[0]), update)
+
+
+def calibrated_band() -> Band:
+    """Band of a prediction that was re-issued with measured long-run variance.
+
+    Returns:
+        Multiples of the predicted values.
+    """
+    return Band((0.8, 1.2), (0.8, 1.2), (0.9, 1.1))

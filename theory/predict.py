@@ -1,0 +1,179 @@
+"""From a recipe to a prediction, before a single step is run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.advice import warnings_for
+from theory.bands import calibrated_band, prior_band
+from theory.equilibrium.sgd import sgd_gain
+from theory.errors import require
+from theory.optimizers import SGD, Adam, AdamW
+from theory.prediction import Bundle, Prediction
+from theory.probe import Probe, TensorProbe
+from theory.recipe import Group, Recipe
+from theory.results import angle_of_chord
+from theory.trajectory.adam_l2 import adam_l2_moments
+from theory.trajectory.march import Path, march
+from theory.trajectory.march_adamw import AdamWSystem
+from theory.trajectory.march_sgd import SGDSystem, sgd_drive
+from theory.trajectory.sgd import sgd_moments_step
+
+Array = NDArray[np.float64]
+
+ASSUMPTIONS = {
+    "adamw": (
+        "gradients are zero-mean noise, independent from step to step, Gaussian in each coordinate",
+        "Adam's eps is small against the gradients' root mean square; gradient clipping does not change Adam's updates",
+    ),
+    "sgd": ("gradients are orthogonal to the weights (scale invariance) and uncorrelated in time",),
+}
+
+
+def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
+    """Predict norm, rotation and effective learning rate of every tensor, step by step.
+
+    AdamW (and Adam without decay) needs nothing but the recipe. Under SGD the rotation at stationary norm follows from
+    lr*weight_decay alone, while the norm is a property of the data: it needs a probe with `c2`, as does Adam with coupled decay.
+
+    Args:
+        recipe: Optimizer, schedule, steps and groups.
+        probe: Measurements; with `norm`s, the prediction starts at the probe's step.
+
+    Returns:
+        The prediction.
+
+    Raises:
+        InputError: If the recipe has no groups or the probe names a tensor that the recipe does not.
+
+    Example:
+        >>> from theory.schedules import Cosine
+        >>> recipe = Recipe(AdamW(lr=1e-3, weight_decay=0.1), Cosine(warmup=10), 100, (Group("w", (64, 64), norm0=1.3),))
+        >>> round(float(predict(recipe).at(99).loc["w", "norm"]), 2)
+        1.65
+    """
+    require(len(recipe.groups) > 0, "groups", recipe.groups, "at least one group (dl.shapes has known architectures)")
+    measured = dict(probe.tensors) if probe else {}
+    unknown = sorted(set(measured) - {group.name for group in recipe.groups})
+    require(not unknown, "probe", unknown[:3], "about tensors that the recipe has")
+    start = probe.step if probe and any(p.norm is not None for p in measured.values()) else 0
+    require(start < recipe.steps, "probe.step", start, f"below steps = {recipe.steps}")
+
+    shared: dict[tuple[float, float], list[int]] = defaultdict(list)
+    for index, group in enumerate(recipe.groups):
+        shared[group.lr_factor, recipe.decay_of(group)].append(index)
+    bundles: list[Bundle] = []
+    for members in shared.values():
+        bundles += _bundles(recipe, np.array(members), measured, start)
+    laws = {"sgd": ("sgd_equilibrium", "sgd_trajectory"), "adamw": ("adamw_equilibrium", "adamw_trajectory")}
+    kind = "sgd" if isinstance(recipe.optimizer, SGD) else "adamw"
+    coupled_adam = isinstance(recipe.optimizer, Adam) and recipe.optimizer.weight_decay > 0
+    bands = tuple(
+        calibrated_band() if group.name in measured else prior_band(recipe.optimizer, group.scale_invariant is not None)
+        for group in recipe.groups
+    )
+    return Prediction(
+        recipe=recipe,
+        probe=probe,
+        bundles=tuple(bundles),
+        bands=bands,
+        laws=("adam_l2_equilibrium",) if coupled_adam else laws[kind],
+        assumptions=ASSUMPTIONS[kind],
+        warnings=warnings_for(recipe, measured),
+        start=start,
+    )
+
+
+def _bundles(recipe: Recipe, members: NDArray[np.int64], measured: dict[str, TensorProbe], start: int) -> list[Bundle]:
+    groups = [recipe.groups[i] for i in members]
+    probes = [measured.get(group.name, TensorProbe()) for group in groups]
+    steps = np.arange(recipe.steps)
+    lr, shrink = recipe.lr(steps, groups[0]), recipe.shrink(steps, groups[0])
+    if isinstance(recipe.optimizer, AdamW) or (isinstance(recipe.optimizer, Adam) and not shrink.any()):
+        path, size = _adamw_path(recipe, groups, probes, lr, shrink, start)
+        return [Bundle(members, path, size)]
+    known = np.array([probe.c2 is not None and _norm0(group, probe) is not None for group, probe in zip(groups, probes, strict=True)])
+    bundles = []
+    if known.any():
+        chosen = [(g, p) for g, p, k in zip(groups, probes, known, strict=True) if k]
+        path = _coupled_path(recipe, chosen, lr, shrink, start)
+        bundles.append(Bundle(members[known], path, np.ones(int(known.sum()))))
+    if not known.all():
+        angle = _stationary_angle(recipe, groups[0], lr, shrink)
+        invariant = np.array([group.scale_invariant is not None for group in groups])
+        if angle is not None and (~known & invariant).any():
+            bundles.append(Bundle(members[~known & invariant], None, np.ones(0), angle))
+    return bundles
+
+
+def _norm0(group: Group, probe: TensorProbe) -> float | None:
+    return probe.norm if probe.norm is not None else group.norm0
+
+
+def _adamw_path(
+    recipe: Recipe, groups: list[Group], probes: list[TensorProbe], lr: Array, shrink: Array, start: int
+) -> tuple[Path, Array]:
+    optimizer = recipe.optimizer
+    assert isinstance(optimizer, (Adam, AdamW))
+    size = np.array([group.size for group in groups], dtype=np.float64)
+    peak = float(lr.max(initial=0.0))
+    settled = np.sqrt(size * peak / 2 / max(float(shrink.max(initial=0.0)) / peak if peak else 0.0, 1e-30))
+    norm0 = np.array([_norm0(g, p) for g, p in zip(groups, probes, strict=True)], dtype=np.float64)
+    norm0 = np.where(np.isnan(norm0), settled if shrink.any() else np.nan, norm0)
+    invariant = np.array([group.scale_invariant is not None for group in groups]) & (norm0 > 0)
+    system = AdamWSystem(
+        lr,
+        shrink,
+        optimizer.betas,
+        norm0**2 / size,
+        invariant,
+        growth_ratio=np.array([p.long_run_ratio for p in probes]),
+        update_ratio=np.array([p.update_ratio for p in probes]),
+    )
+    return march(system, lr, start), size
+
+
+def _coupled_path(recipe: Recipe, chosen: list[tuple[Group, TensorProbe]], lr: Array, shrink: Array, start: int) -> Path:
+    optimizer = recipe.optimizer
+    square0 = np.array([_norm0(g, p) for g, p in chosen], dtype=np.float64) ** 2
+    c2 = np.array([p.c2 for _, p in chosen], dtype=np.float64)
+    invariant = np.array([g.scale_invariant is not None for g, _ in chosen])
+    decay = np.divide(shrink, lr, out=np.zeros_like(lr), where=lr > 0)
+    if isinstance(optimizer, SGD):
+        drive = None if optimizer.nesterov else sgd_drive(lr, shrink, optimizer.momentum, optimizer.dampening)
+        if drive is not None:
+            system = SGDSystem(drive, lr, shrink, optimizer.momentum, optimizer.dampening, square0, c2, invariant)
+            return march(system, lr, start)
+        return _exact_sgd(optimizer, lr[start:], decay[start:], square0, c2, invariant, start)
+    assert isinstance(optimizer, Adam)
+    d = np.array([g.size for g, _ in chosen], dtype=np.float64)
+    squares, angles = adam_l2_moments(lr[start:], decay[start:], optimizer.betas, square0, c2, d, invariant)
+    return Path.from_steps(np.vstack([square0, squares]), angles, start)
+
+
+def _exact_sgd(optimizer: SGD, lr: Array, decay: Array, w: Array, c2: Array, invariant: NDArray[np.bool_], start: int) -> Path:
+    """Nesterov, or rates so large that no slow root exists: step by step."""
+    squares, angles, x, b = [w], [], np.zeros_like(w), np.zeros_like(w)
+    for t in range(len(lr)):
+        weights = (1.0, 0.0) if t == 0 else (1 - optimizer.dampening if optimizer.momentum else 1.0, optimizer.momentum)
+        q, before = c2 * np.where(invariant, 1 / w, 1.0), w
+        w, x, b, moved = sgd_moments_step(w, x, b, q, lr[t], decay[t], optimizer.momentum, optimizer.nesterov, weights)
+        squares.append(w)
+        angles.append(angle_of_chord((moved - (np.sqrt(w) - np.sqrt(before)) ** 2) / (2 * np.sqrt(w * before))))
+    return Path.from_steps(np.array(squares), np.array(angles), start)
+
+
+def _stationary_angle(recipe: Recipe, group: Group, lr: Array, shrink: Array) -> Array | None:
+    """Rotation per step at stationary norm: known for SGD from lr*weight_decay alone."""
+    optimizer, decay = recipe.optimizer, recipe.decay_of(group)
+    if not isinstance(optimizer, SGD) or decay == 0:
+        return None
+    angles = {
+        rate: float(angle_of_chord(sgd_gain(rate, decay, optimizer.momentum, optimizer.dampening, optimizer.nesterov)[1]))
+        for rate in np.unique(lr).tolist()
+        if rate > 0
+    }
+    return np.array([angles.get(rate, 0.0) for rate in lr.tolist()])

@@ -1,0 +1,53 @@
+"""Adam with coupled L2 under any schedule: SGD with momentum whose rate is divided by the gradient's root mean square."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.results import angle_of_chord
+from theory.trajectory.sgd import sgd_moments_step
+
+Array = NDArray[np.float64]
+
+
+def adam_l2_moments(
+    lr: Array,
+    weight_decay: Array,
+    betas: tuple[float, float],
+    start: Array,
+    c2: Array,
+    d: Array,
+    scale_invariant: NDArray[np.bool_],
+) -> tuple[Array, Array]:
+    """Squared norm after, and rotation during, every step of torch.optim.Adam with `weight_decay`, for n tensors.
+
+    Every coordinate of a tensor is taken alike: second moment v = E g^2 + weight_decay^2 E w^2, first moment as SGD with momentum
+    and dampening beta1 at the rate lr/sqrt(v). The equilibrium is `adam_l2_equilibrium` with one kind of coordinate.
+
+    Args:
+        lr: Learning rate per step, shape (T,).
+        weight_decay: L2 coefficient per step, shape (T,).
+        betas: Adam's betas.
+        start: ||w||^2 at step 0, shape (n,).
+        c2: Gradient second moment, on the unit sphere where scale-invariant, shape (n,).
+        d: Number of coordinates, shape (n,).
+        scale_invariant: Shape (n,).
+
+    Returns:
+        Squared norms and angles (rad/step), each of shape (T, n).
+    """
+    b1, b2 = betas
+    w, x, b, v = start, *(np.zeros_like(start) for _ in range(3))
+    squares, angles = np.empty((len(lr), len(start))), np.empty((len(lr), len(start)))
+    for t, (rate, wd) in enumerate(zip(lr.tolist(), weight_decay.tolist(), strict=True)):
+        q = c2 * np.where(scale_invariant, 1 / np.where(w > 0, w, 1.0), 1.0)
+        v = b2 * v + (1 - b2) * (q + wd**2 * w) / d
+        h = rate / (1 - b1 ** (t + 1)) / np.sqrt(v / (1 - b2 ** (t + 1)))
+        before, first = w, (1 - b1, 0.0 if t == 0 else b1)
+        w, x, b, moved = sgd_moments_step(w, x, b, q, h, wd, b1, False, first)
+        root, root_after = np.sqrt(before), np.sqrt(w)
+        scale = 2 * root * root_after
+        chord = (moved - (root_after - root) ** 2) / np.where(scale > 0, scale, 1.0)
+        squares[t], angles[t] = w, angle_of_chord(chord)
+    return squares, angles
