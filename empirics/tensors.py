@@ -83,7 +83,9 @@ def tensors(model: nn.Module, *, trainable: bool = True) -> tuple[TensorView, ..
         >>> [view.name for view in tensors(nn.MultiheadAttention(8, 2, bias=False))]
         ['in_proj_weight.q', 'in_proj_weight.k', 'in_proj_weight.v', 'out_proj.weight']
     """
-    views = tuple(view for name, p in model.named_parameters() if p.requires_grad or not trainable for view in split(name, p))
+    views = tuple(
+        view for name, p in model.named_parameters() if p.requires_grad or not trainable for view in split(name, p)
+    )
     if not views:
         kind = "trainable parameters" if trainable else "parameters"
         raise InputError(f"model = {type(model).__name__} has no {kind}: there must be at least one.")

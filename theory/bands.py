@@ -18,8 +18,11 @@ class Band:
     """Lowest and highest plausible multiple of the predicted norm, angle and update."""
 
     norm: tuple[float, float]
+    """Of the norm that the run builds up (what is left of the initial norm is known)."""
     angle: tuple[float, float]
+    """Of the rotation of scale-invariant tensors; that of the others follows from update and norm."""
     update: tuple[float, float]
+    """Of the update's size at the actual norm."""
 
 
 def prior_band(optimizer: Optimizer, scale_invariant: bool) -> Band:
@@ -42,8 +45,7 @@ def prior_band(optimizer: Optimizer, scale_invariant: bool) -> Band:
     update = (0.87, 1.05)
     if scale_invariant:
         return Band((0.70, 1.10), (0.95, 1.05), update)
-    norm = (0.5, 2.5)
-    return Band(norm, (update[0] / norm[1], update[1] / norm[0]), update)
+    return Band((0.5, 2.5), (0.35, 2.1), update)
 
 
 def calibrated_band() -> Band:

@@ -118,8 +118,9 @@ class Prediction:
         names = [group.name for group in self.recipe.groups]
         shape = (len(at), len(names))
         frames = []
+        bands = self._bands(at)
         for quantity, value in self.values(at).items():
-            low, high = self._band(quantity)
+            low, high = bands[quantity]
             frames.append(
                 pd.DataFrame(
                     {
@@ -151,9 +152,11 @@ class Prediction:
             InputError: If the step lies outside the run.
         """
         columns: dict[str, Array] = {}
+        bands = self._bands(np.array([step]))
         for quantity, value in self.values([step]).items():
-            low, high = self._band(quantity)
-            columns |= {quantity: value[0], f"{quantity}_low": value[0] * low, f"{quantity}_high": value[0] * high}
+            low, high = bands[quantity]
+            columns |= {quantity: value[0]}
+            columns |= {f"{quantity}_low": (value * low)[0], f"{quantity}_high": (value * high)[0]}
         return pd.DataFrame(columns, index=pd.Index([group.name for group in self.recipe.groups], name="group"))
 
     def plot(self, groups: Sequence[str] | None = None) -> Figure:
@@ -172,11 +175,21 @@ class Prediction:
 
         return plot_prediction(self, groups)
 
-    def _band(self, quantity: str) -> tuple[Array, Array]:
-        kind = {"norm": "norm", "rms": "norm", "angle": "angle", "relative_update": "update"}.get(quantity)
-        if kind is None:  # effective lr: the norm's band upside down
-            low, high = self._band("norm")
-            power = 2 if isinstance(self.recipe.optimizer, SGD) else 1
-            return 1 / high**power, 1 / low**power
-        pairs = np.array([getattr(band, kind) for band in self.bands]).reshape(-1, 2)
-        return pairs[:, 0], pairs[:, 1]
+    def _bands(self, at: NDArray[np.int64]) -> dict[str, tuple[Array, Array]]:
+        """Low and high of every quantity as multiples of its value, each of shape (m, n)."""
+        known = np.zeros((len(at), len(self.recipe.groups)))
+        for bundle in self.bundles:
+            if bundle.path is not None:
+                known[:, bundle.members] = bundle.path.memory(at)
+        edge = {kind: np.array([getattr(band, kind) for band in self.bands]).T for kind in ("norm", "angle", "update")}
+        # what is left of the initial norm is known; the band concerns the rest of ||w||^2
+        norm = tuple(np.sqrt(known + (1 - known) * side**2) for side in edge["norm"])
+        update = tuple(np.broadcast_to(side, known.shape) for side in edge["update"])
+        free = np.array([group.scale_invariant is None for group in self.recipe.groups])
+        angle = tuple(
+            np.where(free, update[i] / norm[1 - i], np.broadcast_to(edge["angle"][i], known.shape)) for i in (0, 1)
+        )
+        power = 2 if isinstance(self.recipe.optimizer, SGD) else 1
+        rate = (1 / norm[1] ** power, 1 / norm[0] ** power)
+        pairs = {"norm": norm, "rms": norm, "angle": angle, "effective_lr": rate, "relative_update": update}
+        return {name: (low, high) for name, (low, high) in pairs.items()}

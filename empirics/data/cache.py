@@ -23,8 +23,8 @@ def default_cache() -> Path:
 def cached(path: Path, build: Callable[[], bytes]) -> bytes:
     """Read a payload from `path`, or build it and write it there.
 
-    The file is SHA-256(payload) followed by the payload. A file that cannot be written costs time, not the result: it is a
-    warning.
+    The file is SHA-256(payload) followed by the payload. A file that cannot be written costs time, not the
+    result: it is a warning.
 
     Args:
         path: The cache file; its name identifies the payload's inputs.

@@ -22,8 +22,8 @@ def python_sources(*, packages: bool = False) -> list[str]:
         packages: Add the sources of the installed packages.
 
     Returns:
-        Documents, deduplicated and ordered by the hash of their content; leading runs of four blanks are tabs, because most
-        tokens would be blanks otherwise.
+        Documents, deduplicated and ordered by the hash of their content; each run of four leading blanks is a tab,
+        or most tokens would be blanks.
     """
     paths = sysconfig.get_paths()
     roots = {Path(paths["stdlib"])} | ({Path(paths["purelib"]), Path(paths["platlib"])} if packages else set())
@@ -44,7 +44,9 @@ def folder(path: Path) -> list[str]:
         InputError: If the folder or a file cannot be read, or nothing is in it.
     """
     require(path.is_dir(), "source", f"text:{path}", "the path of a folder that exists")
-    documents = _ordered(document for file in sorted(path.rglob("*")) if file.is_file() for document in _documents(file))
+    documents = _ordered(
+        document for file in sorted(path.rglob("*")) if file.is_file() for document in _documents(file)
+    )
     require(bool(documents), "source", f"text:{path}", "a folder with *.txt, *.py, *.jsonl or *.jsonl.xz files")
     return documents
 
@@ -81,7 +83,7 @@ def _read(file: Path) -> str:
 
 
 def tabs(source: str) -> str:
-    """Replace each run of four leading blanks by a tab.
+    r"""Replace each run of four leading blanks by a tab.
 
     Args:
         source: Python source.
@@ -90,8 +92,8 @@ def tabs(source: str) -> str:
         The same program, shorter.
 
     Example:
-        >>> tabs("def f():\\n        return     1")
-        'def f():\\n\\t\\treturn     1'
+        >>> tabs("def f():\n        return     1")
+        'def f():\n\t\treturn     1'
     """
     return re.sub(r"^(?: {4})+", lambda blanks: "\t" * (len(blanks[0]) // 4), source, flags=re.MULTILINE)
 

@@ -26,7 +26,7 @@ class ImageData:
     """Which images, how many, how noisy, in which order."""
 
     source: str = "digits"
-    """digits (scikit-learn's, 8x8) or parquet:DIR (train*.parquet and test*.parquet with columns img or image, and label)."""
+    """digits (scikit-learn's, 8x8) or parquet:DIR (train*.parquet, test*.parquet; columns img or image, and label)."""
     train: int = 1000
     """Training images; the test images are the rest of the digits, or all of the folder's test files."""
     label_noise: float = 0.3
@@ -64,17 +64,26 @@ class ImageData:
             InputError: If the source cannot be read or has too few images.
         """
         kind, _, path = self.source.partition(":")
-        read = _digits if kind == "digits" else lambda chosen: _parquet(Path(path), chosen)
-        (train, labels), (test, test_labels) = read(self._choose)
+        if kind == "digits":
+            pixels, digits = _digits()
+            order = self._shuffled(len(pixels))
+            chosen, rest = order[: self.train], order[self.train :]
+            train, labels, test, test_labels = pixels[chosen], digits[chosen], pixels[rest], digits[rest]
+        else:
+            files, all_labels = _parquet(Path(path), "train")
+            chosen = self._shuffled(len(files))[: self.train]
+            train, labels = _decode([files[index] for index in chosen]), all_labels[chosen]
+            test_files, test_labels = _parquet(Path(path), "test")
+            test = _decode(test_files)
+        require(len(test) > 0, "train", self.train, "smaller, so that test images are left")
         train, test = self._pool(train), self._pool(test)
         classes = int(max(labels.max(), test_labels.max())) + 1
         rng = np.random.default_rng((self.noise_seed, NOISE))
         noisy = rng.permutation(self.train)[: round(self.label_noise * self.train)]
         labels[noisy] = torch.from_numpy(rng.integers(classes, size=len(noisy)))
-        return Images(self, train, labels, test, test_labels, classes)
+        return Images(self, train, labels, test, test_labels, num_classes=classes)
 
-    def _choose(self, there: int) -> NDArray[np.int64]:
-        """A seeded permutation of the images there are; its first `train` are the training images."""
+    def _shuffled(self, there: int) -> NDArray[np.int64]:
         require(self.train <= there, "train", self.train, f"at most {there}, the images of source {self.source!r}")
         return np.random.default_rng((self.split_seed, SPLIT)).permutation(there)
 
@@ -87,7 +96,7 @@ class ImageData:
 
 
 class Images:
-    """Opened images: standardised pixels, float32 (N, C, H, W), and labels, int64 (N,); the training labels are noisy."""
+    """Opened images: standardised pixels, float32 (N, C, H, W), and int64 labels (N,), noisy in the training set."""
 
     def __init__(
         self, config: ImageData, train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int
@@ -174,5 +183,47 @@ class Images:
         return self._epoch[1]
 
 
-def _digits(choose) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _digits() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.from_numpy(images).float().unflatten(1, (1, 8, 8)), torch.from_numpy(labels).long()
+
+
+def _parquet(folder: Path, split: str) -> tuple[list[bytes], Tensor]:
+    """Encoded images and labels of all files DIR/<split>*.parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(folder.glob(f"{split}*.parquet"))
+    require(bool(files), "source", f"parquet:{folder}", f"a folder with {split}*.parquet files")
+    try:
+        table = pa.concat_tables([pq.read_table(file) for file in files])
+        column = next(name for name in ("img", "image") if name in table.column_names)
+        return [image["bytes"] for image in table[column].to_pylist()], torch.tensor(table["label"].to_pylist())
+    except (OSError, pa.ArrowException, KeyError, StopIteration, TypeError) as error:
+        reason = str(error) or "there is no column img or image"
+        raise InputError(f"{files[0]} cannot be read as images (columns img or image, and label): {reason}.") from None
+
+
+def _decode(files: list[bytes]) -> Tensor:
+    """Pixels 0 .. 255 as float32, (N, 1 or 3, H, W)."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        images = [Image.open(io.BytesIO(file)) for file in files]
+        pixels = np.stack(
+            [np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB")) for image in images]
+        )
+    except (UnidentifiedImageError, OSError, ValueError) as error:  # not an image; truncated; of different sizes
+        raise InputError(f"The images cannot be decoded: {error}.") from None
+    images = torch.from_numpy(pixels).float()
+    return images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+
+
+def _hash(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from empirics.data.cache import cached, default_cache
@@ -29,7 +31,7 @@ class TextData:
     """Which text, in which tokens and in which order."""
 
     source: str = "python"
-    """python (the interpreter's own sources), text:DIR (*.txt, *.py, *.jsonl, *.jsonl.xz) or bin:DIR (nanoGPT's train.bin, val.bin)."""
+    """python (the interpreter's own sources), text:DIR (*.txt, *.py, *.jsonl, *.jsonl.xz) or bin:DIR (nanoGPT's)."""
     packages: bool = False
     """Add the sources of the installed packages to source python."""
     vocab_size: int = 1024
@@ -106,8 +108,8 @@ class Text:
     def hash(self) -> str:
         """SHA-256 of the training and held-out tokens, hexadecimal."""
         digest = hashlib.sha256(np.uint64(len(self.train)).tobytes())
-        digest.update(self.train)
-        digest.update(self.heldout)
+        digest.update(self.train.data)
+        digest.update(self.heldout.data)
         return digest.hexdigest()
 
     def tokens_per_step(self, batch_size: int) -> int:
@@ -134,7 +136,7 @@ class Text:
         wanted, there = whole("steps", steps) * whole("batch_size", batch_size, low=1), len(self._order)
         if wanted > there:
             raise InputError(
-                f"steps * batch_size = {wanted} is not allowed: one pass over source {self.config.source!r} has {there} "
+                f"steps * batch_size = {wanted} is not allowed: one pass over {self.config.source!r} has {there} "
                 f"windows of {self.window} tokens, so {(wanted - there) * self.window} tokens are missing."
             )
 
@@ -174,8 +176,8 @@ class Text:
         return np.random.default_rng(self.config.order_seed).permutation(len(self.train) // self.window)
 
     def _pairs(self, tokens: Tokens, windows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        positions = windows[:, None] * self.window + np.arange(self.window)
-        chosen = torch.from_numpy(tokens[positions].astype(np.int64))
+        rows = tokens[: len(tokens) // self.window * self.window].reshape(-1, self.window)
+        chosen = torch.from_numpy(rows[windows].astype(np.int64))
         return chosen[:, :-1].contiguous(), chosen[:, 1:].contiguous()
 
 
@@ -199,8 +201,12 @@ def tokenise(documents: list[str], vocab_size: int) -> Tokens:
     def encode(document: str) -> Tokens:
         return np.append(encoder.encode_to_numpy(document, disallowed_special=()).astype(np.uint16), end)
 
+    console = Console(stderr=True)
     with ThreadPoolExecutor() as pool:  # tiktoken releases the interpreter's lock
-        return np.concatenate(list(pool.map(encode, documents)))
+        encoded = pool.map(encode, documents)
+        hidden = not console.is_terminal
+        progress = track(encoded, "Tokenising", len(documents), console=console, transient=True, disable=hidden)
+        return np.concatenate(list(progress))
 
 
 def _unpack(payload: bytes) -> tuple[Tokens, Tokens]:
@@ -215,5 +221,7 @@ def _read_bin(file: Path, vocab_size: int) -> Tokens:
     except (OSError, ValueError) as error:  # absent or unreadable; empty or of odd length
         raise InputError(f"{file} cannot be read as nanoGPT's uint16 tokens: {error}.") from None
     largest = int(tokens.max())
-    require(largest < vocab_size, "vocab_size", vocab_size, f"at least {largest + 1}, as {file} has the token {largest}")
+    require(
+        largest < vocab_size, "vocab_size", vocab_size, f"at least {largest + 1}, as {file} has the token {largest}"
+    )
     return tokens

@@ -12,7 +12,9 @@ from theory.errors import InputError, require, whole
 
 GPT2_VOCABULARY = 50257
 END_OF_TEXT = "<|endoftext|>"
-PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"  # GPT-2's, as tiktoken has it
+PATTERN = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"  # GPT-2's, as tiktoken has it
+)
 
 
 @cache
@@ -52,7 +54,7 @@ def encoding(vocab_size: int = GPT2_VOCABULARY) -> tiktoken.Encoding:
 
     Example:
         >>> encoding(1024).encode("return self")
-        [260, 83, 700, 2, 1]
+        [260, 83, 700, 384, 75, 69]
     """
     whole("vocab_size", vocab_size, low=257)
     require(vocab_size <= GPT2_VOCABULARY, "vocab_size", vocab_size, f"at most {GPT2_VOCABULARY}, GPT-2's")

@@ -72,17 +72,9 @@ class GPT2(nn.Module):
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):  # layers draw initial weights when built; ours replace them
-            self.transformer = nn.ModuleDict(
-                {
-                    "wte": nn.Embedding(config.vocab_size, config.n_embd),
-                    "wpe": nn.Embedding(config.block_size, config.n_embd),
-                    "drop": nn.Dropout(config.dropout),
-                    "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
-                    "ln_f": nn.LayerNorm(config.n_embd, bias=config.bias),
-                }
-            )
+            self.transformer = Transformer(config)
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer["wte"].weight
+        self.lm_head.weight = self.transformer.wte.weight
         initialise(self, generator)
 
     def forward(self, tokens_BxT: Tensor) -> Tensor:
@@ -97,15 +89,7 @@ class GPT2(nn.Module):
         Raises:
             InputError: If the sequence is longer than the model's context.
         """
-        T = tokens_BxT.size(1)
-        if T > self.config.block_size:
-            require(False, "sequence length", T, f"at most block_size = {self.config.block_size}")
-        position_T = torch.arange(T, device=tokens_BxT.device)
-        x_BxTxD = self.transformer["wte"](tokens_BxT) + self.transformer["wpe"](position_T)
-        x_BxTxD = self.transformer["drop"](x_BxTxD)
-        for block in self.transformer["h"]:
-            x_BxTxD = block(x_BxTxD)
-        return self.lm_head(self.transformer["ln_f"](x_BxTxD))
+        return self.lm_head(self.transformer(tokens_BxT))
 
     def loss(self, tokens_BxT: Tensor, targets_BxT: Tensor) -> Tensor:
         """Mean cross-entropy per token.
@@ -118,6 +102,27 @@ class GPT2(nn.Module):
             Scalar, in nats.
         """
         return F.cross_entropy(self(tokens_BxT).flatten(0, 1), targets_BxT.flatten())
+
+
+class Transformer(nn.Module):
+    """Embeddings, blocks and the last LayerNorm: tokens (B, T) -> residual stream (B, T, D)."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+
+    def forward(self, tokens_BxT: Tensor) -> Tensor:
+        """The normalised residual stream after the last block, shape (B, T, D)."""
+        length, longest = tokens_BxT.size(1), self.wpe.num_embeddings
+        require(length <= longest, "sequence length", length, f"at most block_size = {longest}")
+        x_BxTxD = self.drop(self.wte(tokens_BxT) + self.wpe.weight[:length])
+        for block in self.h:
+            x_BxTxD = block(x_BxTxD)
+        return self.ln_f(x_BxTxD)
 
 
 class Block(nn.Module):

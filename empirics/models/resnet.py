@@ -1,4 +1,4 @@
-"""A CIFAR-style ResNet with BatchNorm, small enough for a laptop, and a switch that makes every convolution scale-invariant."""
+"""A CIFAR-style BatchNorm ResNet of any width, and a switch that makes every convolution scale-invariant."""
 
 from __future__ import annotations
 

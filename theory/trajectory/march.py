@@ -105,6 +105,22 @@ class Path:
         ones = np.ones_like(mean_square)
         return cls(start + np.arange(len(mean_square)), mean_square, ones, ones, None, angle)
 
+    def memory(self, step: NDArray[np.int64]) -> Array:
+        """How much of the mean square after each step is still that of the start: known before the data.
+
+        Args:
+            step: Step indices, shape (m,).
+
+        Returns:
+            Shares in [0, 1], shape (m, n); 0 for a path that was computed step by step.
+        """
+        if self.drive is None:
+            return np.zeros((len(step), self.mean_square.shape[1]))
+        log = np.cumsum(np.log(self.drive.shrink[self.at[0] :] ** 2))
+        left = np.exp(log[step - self.at[0]])[:, None] * self.mean_square[0]
+        after = self.steps(step)[0]
+        return np.clip(left / np.where(after > 0, after, 1.0), 0.0, 1.0)
+
     def steps(self, step: NDArray[np.int64]) -> tuple[Array, Array, Array]:
         """Mean square after, angle during, and relative update of each of the steps.
 

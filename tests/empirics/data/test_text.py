@@ -1,0 +1,194 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from empirics.data import TextData
+from empirics.data.text import tokenise
+from empirics.data.tokenizer import encoding
+from theory.errors import InputError
+from theory.serialize import from_json, to_json
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Sixty short files; each says its own number many times."""
+    (tmp_path / "text").mkdir()
+    for i in range(60):
+        (tmp_path / "text" / f"{i}.txt").write_text(f"document {i} says {i * i}. " * (5 + i % 7))
+    return TextData(source=f"text:{tmp_path / 'text'}", vocab_size=300, block_size=8, heldout_every=10, val_windows=20)
+
+
+def variant(config: TextData, **changes) -> TextData:
+    return TextData(**{name: getattr(config, name) for name in config.__dataclass_fields__} | changes)
+
+
+@pytest.fixture
+def text(config, tmp_path):
+    return config.open(tmp_path / "cache")
+
+
+def test_split_by_document(text):
+    end = encoding(300).eot_token
+    decode = encoding(300).decode
+
+    def documents(tokens):
+        parts = np.split(tokens, np.flatnonzero(tokens == end) + 1)
+        assert len(parts.pop()) == 0  # every document ends with end-of-text
+        return {decode(part[:-1].tolist()) for part in parts}
+
+    train, heldout = documents(text.train), documents(text.heldout)
+    assert (len(train), len(heldout)) == (54, 6)
+    assert train | heldout == {f"document {i} says {i * i}. " * (5 + i % 7) for i in range(60)}
+
+
+def test_one_pass_visits_every_window_once(text):
+    windows = len(text.train) // 9
+    visited = []
+    for step in range(windows // 4):
+        inputs, targets = text.batch(step, 4)
+        assert inputs.shape == targets.shape == (4, 8)
+        assert inputs.dtype == targets.dtype == torch.int64
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        visited += [(*row.tolist(), last.item()) for row, last in zip(inputs, targets[:, -1], strict=True)]
+    in_order = [tuple(row) for row in text.train[: windows * 9].reshape(-1, 9).tolist()]
+    unvisited = list(in_order)
+    for window in visited:
+        unvisited.remove(window)  # raises if it was visited more often than it occurs
+    assert len(unvisited) == windows % 4
+    assert visited != in_order[: len(visited)]
+
+
+def test_batches_depend_on_configuration_and_step_only(config, text, tmp_path):
+    torch.manual_seed(3)
+    again = config.open(tmp_path / "cache")
+    for step in (7, 2, 0):
+        for ours, theirs in zip(text.batch(step, 4), again.batch(step, 4), strict=True):
+            assert torch.equal(ours, theirs)
+    # The order does not depend on how it is cut into batches.
+    assert torch.equal(text.batch(1, 4)[0], torch.cat([text.batch(2, 2)[0], text.batch(3, 2)[0]]))
+    other = variant(config, order_seed=1).open(tmp_path / "cache")
+    assert not torch.equal(other.batch(0, 4)[0], text.batch(0, 4)[0])
+    assert other.hash == text.hash
+
+
+def test_end_of_the_pass_is_refused_with_the_missing_tokens(text):
+    windows = len(text.train) // 9
+    text.check(windows // 4, 4)
+    text.batch(windows // 4 - 1, 4)
+    steps = windows // 4 + 3
+    with pytest.raises(InputError, match=re.escape(f"{(steps * 4 - windows) * 9} tokens are missing")):
+        text.check(steps, 4)
+    with pytest.raises(InputError, match="tokens are missing"):
+        text.batch(windows // 4, 4)
+    with pytest.raises(InputError, match="batch_size"):
+        text.check(1, 0)
+
+
+def test_validation_is_fixed_and_spread(config, text):
+    first, second = list(text.validation(8)), list(text.validation(8))
+    assert [len(inputs) for inputs, _ in first] == [8, 8, 4]
+    for (inputs, targets), (again, _) in zip(first, second, strict=True):
+        assert torch.equal(inputs, again)
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    rows = text.heldout[: len(text.heldout) // 9 * 9].reshape(-1, 9)[:, :8]
+    positions = [int(np.flatnonzero((rows == row.numpy()).all(1))[0]) for inputs, _ in first for row in inputs]
+    assert min(positions) == 0
+    assert max(positions) >= len(rows) * 0.9
+    everything = sum(
+        len(inputs)
+        for inputs, _ in text.__class__(variant(config, val_windows=10**6), text.train, text.heldout).validation(7)
+    )
+    assert everything == len(rows)
+
+
+def test_tokens_per_step(text):
+    assert text.tokens_per_step(5) == 40
+
+
+def test_cache(config, text, tmp_path, monkeypatch):
+    (file,) = (tmp_path / "cache").iterdir()
+    damaged = bytearray(file.read_bytes())
+    monkeypatch.setattr("empirics.data.text.tokenise", lambda *_: pytest.fail("tokenised again"))
+    assert np.array_equal(config.open(tmp_path / "cache").train, text.train)
+    monkeypatch.undo()
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    assert np.array_equal(config.open(tmp_path / "cache").heldout, text.heldout)
+    other = variant(config, vocab_size=280).open(tmp_path / "cache")
+    assert int(other.train.max()) == 279
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_hash_follows_the_content(config, text, tmp_path):
+    same = variant(config, source=f"text:{tmp_path / 'renamed'}")
+    (tmp_path / "text").rename(tmp_path / "renamed")
+    assert same.open(tmp_path / "cache").hash == text.hash
+    (tmp_path / "renamed" / "3.txt").write_text("document 3 says something else")
+    assert same.open(tmp_path / "cache").hash != text.hash
+    assert re.fullmatch("[0-9a-f]{64}", text.hash)
+
+
+def test_nanogpt_bin(tmp_path):
+    train, val = np.arange(100, dtype=np.uint16), np.arange(50, 80, dtype=np.uint16)
+    train.tofile(tmp_path / "train.bin")
+    val.tofile(tmp_path / "val.bin")
+    config = TextData(source=f"bin:{tmp_path}", vocab_size=100, block_size=9)
+    text = config.open()
+    inputs, targets = (torch.cat(parts) for parts in zip(*(text.batch(step, 2) for step in range(5)), strict=True))
+    assert sorted(inputs[:, 0].tolist()) == list(range(0, 100, 10))
+    assert torch.equal(targets, inputs + 1)
+    assert torch.cat([inputs[:, 0] for inputs, _ in text.validation(2)]).tolist() == [50, 60, 70]
+    with pytest.raises(InputError, match="at least 100"):
+        variant(config, vocab_size=99).open()
+    (tmp_path / "val.bin").unlink()
+    with pytest.raises(InputError, match="val.bin cannot be read"):
+        config.open()
+
+
+def test_special_tokens_in_the_text_are_text():
+    assert tokenise(["<|endoftext|>"], 300).tolist().count(299) == 1
+
+
+def test_python_corpus_feeds_six_thousand_steps(tmp_path):
+    text = TextData().open(tmp_path)
+    text.check(6_000, 8)
+    assert len(text.heldout) > 512 * 65
+    blank_runs = encoding(1024).encode_single_token(b"    ")
+    assert float((text.train == blank_runs).mean()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("source", "pyton"),
+        ("source", "text:"),
+        ("source", "python:x"),
+        ("vocab_size", 256),
+        ("vocab_size", 50258),
+        ("block_size", 0),
+        ("heldout_every", 1),
+        ("order_seed", -1),
+        ("val_windows", 0),
+    ],
+)
+def test_bad_fields_are_refused(field, value):
+    with pytest.raises(InputError, match=field):
+        TextData(**{field: value})
+
+
+def test_packages_need_python():
+    with pytest.raises(InputError, match="packages"):
+        TextData(source="text:somewhere", packages=True)
+
+
+def test_too_little_text_is_refused(config, tmp_path):
+    with pytest.raises(InputError, match="holds 60 documents, but heldout_every = 61"):
+        variant(config, heldout_every=61).open(tmp_path / "cache")
+    with pytest.raises(InputError, match="fewer than one window of block_size"):
+        variant(config, block_size=10**6).open(tmp_path / "cache")
+
+
+def test_json_round_trip(config):
+    assert from_json(to_json(config)) == config
