@@ -24,6 +24,10 @@ from empirics.files import one_sentence_if_full, sync_folder, write_file
 from theory.errors import InputError
 
 
+class DamagedCheckpointError(InputError):
+    """A checkpoint whose files are not those that were saved."""
+
+
 def save(folder: Path, step: int, *, model: nn.Module, optimizer: Optimizer, keep: int) -> Path:
     """Write the checkpoint folder/step-<step> and remove old ones.
 
@@ -77,16 +81,19 @@ def load(path: Path, *, model: nn.Module, optimizer: Optimizer | None = None) ->
         Number of steps done.
 
     Raises:
-        InputError: If the checkpoint is incomplete, corrupt, or of another model; says which file.
+        DamagedCheckpointError: If it is incomplete or corrupt; says which file.
+        InputError: If it is of another model.
     """
     try:
         complete = json.loads((path / "complete.json").read_bytes())
         files = {name: (path / name).read_bytes() for name in complete["sha256"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"Checkpoint {path} is incomplete ({type(error).__name__}: {error}).") from None
+        raise DamagedCheckpointError(f"Checkpoint {path} is incomplete ({type(error).__name__}: {error}).") from None
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != complete["sha256"][name]:
-            raise InputError(f"Checkpoint {path} is corrupt: {name} does not have the contents that were saved.")
+            raise DamagedCheckpointError(
+                f"Checkpoint {path} is corrupt: {name} does not have the contents that were saved."
+            )
     try:
         _fill(model, safetensors.torch.load(files["model.safetensors"]))
         if optimizer is not None:
@@ -112,7 +119,7 @@ def load_latest(folder: Path, *, model: nn.Module, optimizer: Optimizer) -> int:
     for path in reversed(checkpoints(folder)):
         try:
             return load(path, model=model, optimizer=optimizer)
-        except InputError as error:
+        except DamagedCheckpointError as error:
             warnings.warn(f"{error} The one before it is used.", stacklevel=2)
             os.replace(path, path.with_name(f"damaged-{path.name}-{os.getpid()}"))
     return 0

@@ -17,6 +17,7 @@ from theory.probe import Probe
 from theory.quantities import PREDICTED, UNITS
 from theory.recipe import Recipe
 from theory.trajectory.march import Path
+from theory.trajectory.segments import restarts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +101,11 @@ class Prediction:
         """
         first, last = self.start, self.recipe.steps - 1
         early = first + np.unique(np.geomspace(1, max(1, last - first), 40).astype(np.int64)) - 1
-        return np.unique(np.concatenate([early, np.linspace(first, last, 161).astype(np.int64)]))
+        jumps = np.array(restarts(self.recipe.lr(np.arange(self.recipe.steps))), dtype=np.int64)
+        jumps = jumps[jumps > first]
+        after = (jumps[:, None] + np.array([-1, 0, 1, 2, 4, 8, 16, 32, 64, 128])).ravel()
+        grid = np.concatenate([early, after[after <= last], np.linspace(first, last, 161).astype(np.int64)])
+        return np.unique(grid)
 
     def table(self, steps: Sequence[int] | None = None) -> pd.DataFrame:
         """The prediction as a tidy table.

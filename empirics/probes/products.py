@@ -1,3 +1,4 @@
+# pyright: reportPrivateImportUsage=false
 """The inner products that one optimizer step leaves behind, of every tensor, without waiting for the device.
 
 Rows of the result, with weights w before and w' after the step, gradient g and D = w - w':

@@ -143,7 +143,7 @@ def test_nanogpt_bin(tmp_path):
     with pytest.raises(InputError, match="at least 100"):
         variant(config, vocab_size=99).open()
     (tmp_path / "val.bin").unlink()
-    with pytest.raises(InputError, match="val.bin cannot be read"):
+    with pytest.raises(InputError, match=r"val\.bin cannot be read"):
         config.open()
 
 
@@ -155,8 +155,8 @@ def test_python_corpus_feeds_six_thousand_steps(tmp_path):
     text = TextData().open(tmp_path)
     text.check(6_000, 8)
     assert len(text.heldout) > 512 * 65
-    blank_runs = encoding(1024).encode_single_token(b"    ")
-    assert float((text.train == blank_runs).mean()) < 0.01
+    blank = encoding(1024).encode_single_token(" ")
+    assert float((text.train == blank).mean()) < 0.1  # the indentation is tabs
 
 
 @pytest.mark.parametrize(

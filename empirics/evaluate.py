@@ -1,0 +1,83 @@
+"""What a trained model is worth: losses on held-out text, errors on clean images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from empirics.batchnorm import recomputed
+from empirics.data import Images, Text
+
+Batch = tuple[Tensor, Tensor]
+
+
+def evaluate(model: nn.Module, data: Text | Images, *, batch_size: int = 256) -> dict[str, float]:
+    """Evaluate a model; its mode, buffers and gradients stay as they are.
+
+    Args:
+        model: A `GPT2` for text, a `ResNet` for images.
+        data: The opened data.
+        batch_size: Windows or images at a time.
+
+    Returns:
+        For text `val_loss` (nats per token). For images, with BatchNorm statistics recomputed exactly on the training
+        images: `test_error`, `test_loss` (nats) on the clean test set, `train_error` on the noisy training labels.
+    """
+    if isinstance(data, Text):
+        with evaluation_mode(model):
+            return {"val_loss": mean(model, data.validation(batch_size), nll)}
+    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        copy = recomputed(model, data.train_images.to(device))
+        train = list(zip(data.train_images.split(batch_size), data.train_labels.split(batch_size), strict=True))
+        return {
+            "test_error": mean(copy, data.validation(batch_size), wrong),
+            "test_loss": mean(copy, data.validation(batch_size), nll),
+            "train_error": mean(copy, train, wrong),
+        }
+
+
+def mean(model: nn.Module, batches: Iterable[Batch], score: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Mean of a score over all predictions in some batches.
+
+    Args:
+        model: Inputs to logits, (..., classes).
+        batches: Pairs of inputs and targets (...).
+        score: Maps logits (N, classes) and targets (N,) to the sum of their scores.
+
+    Returns:
+        The mean.
+    """
+    device = next(model.parameters()).device
+    total, count = torch.zeros((), dtype=torch.float64, device=device), 0
+    for inputs, targets in batches:
+        logits = model(inputs.to(device)).flatten(0, -2)
+        total += score(logits, targets.to(device).flatten())
+        count += targets.numel()
+    return total.item() / count
+
+
+def nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the cross-entropies, in nats."""
+    return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def wrong(logits: Tensor, targets: Tensor) -> Tensor:
+    """Number of targets that are not the likeliest class."""
+    return (logits.argmax(dim=-1) != targets).sum()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module gets its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,176 @@
+"""The training loop, read from top to bottom: data, model, optimizer, run directory, loop, end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from empirics import checkpoint
+from empirics.config import TrainConfig
+from empirics.data import Images, Text
+from empirics.directory import Prediction, RunDirectory
+from empirics.environment import environment
+from empirics.evaluate import evaluate
+from empirics.interrupt import Interrupted, interruptible
+from empirics.log import Log
+from empirics.models import GPT2, ResNet
+from empirics.optimizers import build_optimizer, clip, set_rates
+from empirics.records import Record
+from theory.errors import InputError
+
+Predict = Callable[[nn.Module, Optimizer, TrainConfig], Prediction]
+Progress = Callable[[int, int, float], None]
+Step = Callable[[int], tuple[Tensor, Tensor | None]]
+
+
+def train(
+    config: TrainConfig,
+    root: Path | str,
+    *,
+    predict: Predict | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+    device: torch.device | str | None = None,
+    cache: Path | None = None,
+) -> Record:
+    """Train one network in the run directory root/<name>-<hash8>, or continue where it was left.
+
+    On the CPU, a run that was killed and resumed is bitwise the run that was not. A finished run is not run again.
+
+    Args:
+        config: The run.
+        root: Folder of run directories.
+        predict: Called with model, optimizer and config before step 0 of a new run; its result is stored first.
+        resume: Continue a partial run; if false, a partial run is an error.
+        progress: Called with steps done, steps in all and the latest loss, whenever measurements are written.
+        device: Where to train; if omitted, CUDA if there is one, otherwise the CPU.
+        cache: Folder for tokens, see `TextData.open`.
+
+    Returns:
+        The record; its status says whether the run finished or diverged.
+
+    Raises:
+        InputError: If the data are too few, another process writes the directory, or it holds another run.
+        DiskFullError: If the disk is full; the last checkpoint is intact.
+        Interrupted: After Ctrl-C or SIGTERM, with the state saved; exit code 130.
+    """
+    path = Path(root) / config.directory
+    record = Record(path)
+    RunDirectory.check(path, config)
+    if record.status in ("finished", "diverged"):
+        return record
+    if record.status == "partial" and not resume:
+        raise InputError(f"{path} holds a partial run: resume it, or remove the directory to start over.")
+
+    with threads(config.threads), interruptible() as stop:
+        # ---- data
+        data = config.data.open(cache)
+        data.check(config.steps, config.batch_size)
+        if record.status == "partial" and data.hash != record.description["data_hash"]:
+            raise InputError(f"{path} was trained on other data: source {config.data.source!r} has changed since.")
+
+        # ---- model and optimizer
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = config.model.build(config.seed).to(where)
+        optimizer = build_optimizer(config.optimizer, model, decayed=config.decay)
+        train_step = stepper(config, data, model, optimizer)
+
+        # ---- run directory: new, or continued from its newest checkpoint
+        with RunDirectory(path, config) as run:
+            if record.status == "new":
+                run.create(
+                    environment=environment(where),
+                    data_hash=data.hash,
+                    source=Path(__file__).read_text(),
+                    prediction=predict(model, optimizer, config) if predict is not None else None,
+                )
+            torch.manual_seed(config.seed)
+            start = checkpoint.load_latest(path / "checkpoints", model=model, optimizer=optimizer)
+            log = Log(config, run, model, optimizer, start=start)
+
+            # ---- loop
+            for step in range(start, config.steps):
+                log.add(step, *train_step(step))
+                done, last = step + 1, step + 1 == config.steps
+                evaluating = last or due(done, config.eval_every)
+                saving = last or stop.made or due(done, config.checkpoint_every)
+                if not (evaluating or saving or due(done, config.flush_every)):
+                    continue
+                if not log.flush(sync=saving):
+                    break  # diverged
+                if progress is not None:
+                    progress(done, config.steps, log.recent[-1])
+                if evaluating:
+                    log.write(step, evaluate(model, data) | log.summary(last=last))
+                if saving:
+                    kept = config.keep_checkpoints
+                    checkpoint.save(path / "checkpoints", done, model=model, optimizer=optimizer, keep=kept)
+                    log.write_timing(data.tokens_per_step(config.batch_size))
+                if stop.made and not last:
+                    raise Interrupted(
+                        f"{path} was stopped and saved after {done} of {config.steps} steps: "
+                        "the same command continues it."
+                    )
+                log.resume_clock()
+
+            # ---- end
+            run.finish()
+    return record
+
+
+def stepper(config: TrainConfig, data: Text | Images, model: GPT2 | ResNet, optimizer: Optimizer) -> Step:
+    """One training step as a function of its number.
+
+    Args:
+        config: The run.
+        data: The opened data.
+        model: The network, on its device.
+        optimizer: Its optimizer, from `build_optimizer`.
+
+    Returns:
+        A function of the step that trains on the step's batch and returns the loss before it (nats) and, if gradients
+        are clipped, their total norm before clipping: scalars on the device, which it does not wait for.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    device = parameters[0].device
+    cuda = device.type == "cuda"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
+    loss_of = torch.compile(model.loss) if config.compile or (config.compile is None and cuda) else model.loss
+    shape = config.schedule.at(range(config.steps), config.steps).tolist()
+
+    def to_device(tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True) if cuda else tensor.to(device)
+
+    def train_step(step: int) -> tuple[Tensor, Tensor | None]:
+        set_rates(optimizer, config.optimizer, shape[step])
+        inputs, targets = map(to_device, data.batch(step, config.batch_size))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = loss_of(inputs, targets)
+        loss.backward()
+        grad_norm = clip(parameters, config.grad_clip) if config.grad_clip else None
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach(), grad_norm
+
+    return train_step
+
+
+def due(done: int, every: int) -> bool:
+    """Whether something that happens every so many steps (0: never) happens after this one."""
+    return every > 0 and done % every == 0
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Use so many CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
