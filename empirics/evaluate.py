@@ -10,33 +10,50 @@ from torch import Tensor, nn
 
 from empirics.batchnorm import recomputed
 from empirics.data import Images, Text
+from empirics.probes.jacobian import jacobian_fro
 
 Batch = tuple[Tensor, Tensor]
 
 
-def evaluate(model: nn.Module, data: Text | Images, *, batch_size: int = 256) -> dict[str, float]:
+JACOBIAN_IMAGES = 200
+"""Clean test images over which the Jacobian norm is averaged: its standard error is then about 1 %."""
+
+
+def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_size: int = 256) -> dict[str, float]:
     """Evaluate a model; its mode, buffers and gradients stay as they are.
 
     Args:
         model: A `GPT2` for text, a `ResNet` for images.
         data: The opened data.
+        visited: Text windows that the model was trained on so far.
         batch_size: Windows or images at a time.
 
     Returns:
-        For text `val_loss` (nats per token). For images, with BatchNorm statistics recomputed exactly on the training
-        images: `test_error`, `test_loss` (nats) on the clean test set, `train_error` on the noisy training labels.
+        For text `val_loss` on held-out documents and, unless the corpus is used up, `fresh_loss` on training windows not
+        yet visited (nats per token). For images, with BatchNorm statistics recomputed exactly on the training images:
+        `test_error`, `test_loss` (nats) on the clean test set, `train_error` on the noisy training labels, and over clean
+        test images the Jacobian norms `jacobian_fro` (scale-invariant, with `jacobian_fro_stderr`), `jacobian_parameters`
+        and `jacobian_inputs`, see `empirics.probes.jacobian.JacobianFro`.
     """
     if isinstance(data, Text):
         with evaluation_mode(model):
-            return {"val_loss": mean(model, data.validation(batch_size), nll)}
+            losses = {"val_loss": mean(model, data.validation(batch_size), nll)}
+            if unseen := list(data.fresh(visited, batch_size)):
+                losses["fresh_loss"] = mean(model, unseen, nll)
+            return losses
     device = next(model.parameters()).device
     with evaluation_mode(model):
         copy = recomputed(model, data.train_images.to(device))
         train = list(zip(data.train_images.split(batch_size), data.train_labels.split(batch_size), strict=True))
+        jacobian = jacobian_fro(copy, data.test_images[:JACOBIAN_IMAGES].to(device))
         return {
             "test_error": mean(copy, data.validation(batch_size), wrong),
             "test_loss": mean(copy, data.validation(batch_size), nll),
             "train_error": mean(copy, train, wrong),
+            "jacobian_fro": jacobian.scale_invariant,
+            "jacobian_fro_stderr": jacobian.scale_invariant_stderr,
+            "jacobian_parameters": jacobian.parameters,
+            "jacobian_inputs": jacobian.inputs,
         }
 
 

@@ -22,6 +22,7 @@ Status = Literal["new", "partial", "finished", "diverged"]
 UNITS = {
     "loss": "nats",
     "val_loss": "nats",
+    "fresh_loss": "nats",
     "train_loss_fresh": "nats",
     "test_loss": "nats",
     "angle": "rad/step",
@@ -126,7 +127,10 @@ class Record:
             ends = stream.read().split(b"\n")[:-1]
         line = next((line for line in reversed(ends) if line.endswith(b"}") and b'"loss"' in line), None)
         values = json.loads(line) if line is not None and line.startswith(b"{") else None
-        return (values["step"] + 1, values["values"]["loss"][""] or math.nan) if values else None
+        if values is None:
+            return None
+        loss = values["values"]["loss"][""]
+        return values["step"] + 1, math.nan if loss is None else loss
 
     def lines(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, without a torn last line.

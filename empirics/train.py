@@ -106,7 +106,8 @@ def train(
                 if progress is not None:
                     progress(done, config.steps, log.recent[-1])
                 if evaluating:
-                    log.write(step, evaluate(model, data) | log.summary(last=last))
+                    found = evaluate(model, data, visited=done * config.batch_size)
+                    log.write(step, found | log.summary(last=last))
                 if saving:
                     kept = config.keep_checkpoints
                     checkpoint.save(path / "checkpoints", done, model=model, optimizer=optimizer, keep=kept)

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from empirics.files import write_file
+
 DIGEST_BYTES = 32
 
 
@@ -59,12 +61,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: If the disk is full or the folder not writable; a previous file stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # several runs of a sweep may tokenise at once
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_file(temporary, content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

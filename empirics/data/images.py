@@ -44,12 +44,11 @@ class ImageData:
         kind, _, path = self.source.partition(":")
         known = self.source == "digits" or (kind == "parquet" and path != "")
         require(known, "source", self.source, "'digits' or 'parquet:DIR'")
-        whole("train", self.train, low=1)
         finite("label_noise", self.label_noise, high=1.0, open_high=False)
-        if self.image_size is not None:
-            whole("image_size", self.image_size, low=1)
-        for field in ("split_seed", "noise_seed", "order_seed"):
-            whole(field, getattr(self, field))
+        lows = {"train": 1, "image_size": 1, "split_seed": 0, "noise_seed": 0, "order_seed": 0}
+        for field, low in lows.items():
+            if getattr(self, field) is not None or field != "image_size":
+                object.__setattr__(self, field, whole(field, getattr(self, field), low=low))
 
     def open(self, cache: Path | None = None) -> Images:
         """Read, split, pool, standardise and add the label noise.
@@ -104,7 +103,7 @@ class Images:
         self.config, self.num_classes = config, num_classes
         self.train_labels, self.test_labels = labels, test_labels
         self.hash = _hash(train, labels, test, test_labels)
-        """SHA-256 of raw pixels and labels, hexadecimal: the same on every machine."""
+        """SHA-256 of the pixels before standardisation and of the labels, hexadecimal."""
         std, mean = torch.std_mean(train, dim=(0, 2, 3), keepdim=True, correction=0)
         self.train_images, self.test_images = (train - mean) / std, (test - mean) / std
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from empirics.data.cache import cached, default_cache
 from empirics.data.corpus import folder, python_sources
-from empirics.data.tokenizer import encoding
+from empirics.data.tokenizer import GPT2_VOCABULARY, encoding
 from theory.errors import InputError, require, whole
 from theory.serialize import serializable
 
@@ -50,11 +50,11 @@ class TextData:
         known = self.source == "python" or (kind in ("text", "bin") and path != "")
         require(known, "source", self.source, "'python', 'text:DIR' or 'bin:DIR'")
         require(not self.packages or kind == "python", "packages", self.packages, "false unless source is 'python'")
-        whole("vocab_size", self.vocab_size, low=257 if kind != "bin" else 1)
-        limit = 2**16 if kind == "bin" else 50257
-        require(self.vocab_size <= limit, "vocab_size", self.vocab_size, f"at most {limit}")
-        for field, low in (("block_size", 1), ("heldout_every", 2), ("val_windows", 1), ("order_seed", 0)):
-            whole(field, getattr(self, field), low=low)
+        smallest, largest = (1, 2**16) if kind == "bin" else (257, GPT2_VOCABULARY)
+        require(self.vocab_size <= largest, "vocab_size", self.vocab_size, f"at most {largest}")
+        lows = {"vocab_size": smallest, "block_size": 1, "heldout_every": 2, "val_windows": 1, "order_seed": 0}
+        for field, low in lows.items():
+            object.__setattr__(self, field, whole(field, getattr(self, field), low=low))
 
     def open(self, cache: Path | None = None) -> Text:
         """Read or tokenise the corpus.
@@ -170,6 +170,20 @@ class Text:
         chosen = np.arange(count) * there // count
         for start in range(0, count, whole("batch_size", batch_size, low=1)):
             yield self._pairs(self.heldout, chosen[start : start + batch_size])
+
+    def fresh(self, visited: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training windows that a run has not visited: the same distribution as those it was trained on, but unseen.
+
+        Args:
+            visited: Windows visited so far, steps * batch_size.
+            batch_size: Windows a batch; the last batch may be smaller.
+
+        Yields:
+            Inputs and targets of the next `val_windows` windows (fewer at the end of the corpus), as from `batch`.
+        """
+        chosen = self._order[visited : visited + self.config.val_windows]
+        for start in range(0, len(chosen), whole("batch_size", batch_size, low=1)):
+            yield self._pairs(self.train, chosen[start : start + batch_size])
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:

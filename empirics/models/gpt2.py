@@ -45,7 +45,7 @@ class GPT2Config:
 
     def __post_init__(self) -> None:
         for field in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            whole(field, getattr(self, field), low=1)
+            object.__setattr__(self, field, whole(field, getattr(self, field), low=1))
         finite("dropout", self.dropout, high=1.0)
         require(self.n_embd % self.n_head == 0, "n_embd", self.n_embd, f"a multiple of n_head = {self.n_head}")
         require(not (self.bias and self.scale_invariant), "bias", self.bias, "false in a scale-invariant model")

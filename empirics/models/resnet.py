@@ -37,7 +37,7 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         for field in ("width", "num_classes", "in_channels"):
-            whole(field, getattr(self, field), low=1)
+            object.__setattr__(self, field, whole(field, getattr(self, field), low=1))
         require(len(self.blocks) > 0, "blocks", self.blocks, "one number a stage, such as (1, 1, 1)")
         object.__setattr__(self, "blocks", tuple(whole("blocks", count, low=1) for count in self.blocks))
         require(finite("bn_eps", self.bn_eps) > 0, "bn_eps", self.bn_eps, "a positive number")

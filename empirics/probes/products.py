@@ -3,7 +3,7 @@
 
 Rows of the result, with weights w before and w' after the step, gradient g and D = w - w':
 
-    |g|^2, |w|^2, |w'|^2, |D|^2, <w', D>
+    |g|^2, |w|^2, |D|^2, <w', D>
 
 Two ways to the same numbers: tensor by tensor with dot products, which keeps each tensor in a CPU's cache, and list by
 list with torch's foreach kernels, which are few launches on a GPU and reduce a DTensor over all its shards.
@@ -18,19 +18,40 @@ from torch import Tensor
 
 from empirics.tensors import TensorView
 
-CHUNK = 2**20  # a longer float32 dot product loses digits: 1e-5 at 2 million terms, 1e-3 at 40 million
+CHUNK = 2**16  # a float32 dot product loses digits with its length: 1e-5 at a million terms, 1e-3 at 40 million
+
+
+class Slot:
+    """Room for a copy of one tensor, and quick access to the live one."""
+
+    def __init__(self, view: TensorView) -> None:
+        weights = view.view()
+        self.view = view
+        self.copy = torch.empty(weights.numel(), dtype=wide(weights))
+        short = weights.numel() <= CHUNK and weights.dtype == self.copy.dtype
+        self.dot = torch.dot if short else dot
+        self._vector, self._address = torch.empty(0), 0
+
+    def weights(self) -> Tensor:
+        """The live weights as a vector; looked up anew only if they are no longer where they were."""
+        if self._address != self.view.parameter.data_ptr():
+            weights = self.view.view()
+            self._vector = weights.reshape(-1)
+            self._address = self.view.parameter.data_ptr() if weights.is_contiguous() else 0
+        return self._vector
+
+    def grad(self) -> Tensor:
+        """The gradient as a vector."""
+        grad = self.view.parameter.grad
+        assert grad is not None
+        return self.view.of(grad).reshape(-1)
 
 
 class ByTensor:
     """Dot products tensor by tensor; float32 sums over at most `CHUNK` terms."""
 
     def __init__(self, views: Sequence[TensorView]) -> None:
-        self.views = views
-        self.copies = [torch.empty_like(view.view().reshape(-1), dtype=wide(view.view())) for view in views]
-        self.dots = [
-            dot if c.numel() > CHUNK or c.dtype != v.parameter.dtype else torch.dot
-            for c, v in zip(self.copies, views, strict=True)
-        ]
+        self.slots = [Slot(view) for view in views]
         self.rows: tuple[list[Tensor], ...] = ()
 
     def before(self, active: Sequence[int]) -> None:
@@ -39,13 +60,11 @@ class ByTensor:
         Args:
             active: Indices of the views whose parameters have gradients.
         """
-        self.rows = grads, olds, *_ = [], [], [], [], []
-        for i in active:
-            view, copy, dot = self.views[i], self.copies[i], self.dots[i]
-            grad = view.of(view.parameter.grad).reshape(-1)
-            copy.copy_(view.of(view.parameter).reshape(-1))
-            grads.append(dot(grad, grad))
-            olds.append(dot(copy, copy))
+        self.rows = grads, olds, _, _ = [], [], [], []
+        for slot in map(self.slots.__getitem__, active):
+            copy, grad = slot.copy.copy_(slot.weights()), slot.grad()
+            grads.append(slot.dot(grad, grad))
+            olds.append(slot.dot(copy, copy))
 
     def after(self, active: Sequence[int]) -> Tensor:
         """Take the other products.
@@ -54,17 +73,15 @@ class ByTensor:
             active: As before.
 
         Returns:
-            Shape (5, number of active views), on the device.
+            Shape (4, number of active views), on the device.
         """
-        *_, news, changes, inners = self.rows
-        for i in active:
-            view, copy, dot = self.views[i], self.copies[i], self.dots[i]
-            weights = view.of(view.parameter).reshape(-1)
-            copy.sub_(weights)
-            news.append(dot(weights, weights))
-            changes.append(dot(copy, copy))
-            inners.append(dot(weights, copy))
-        return torch.stack([product for row in self.rows for product in row]).view(5, -1)
+        _, _, changes, inners = self.rows
+        for slot in map(self.slots.__getitem__, active):
+            weights = slot.weights()
+            copy = slot.copy.sub_(weights)
+            changes.append(slot.dot(copy, copy))
+            inners.append(slot.dot(weights, copy))
+        return torch.stack([product for row in self.rows for product in row]).view(4, -1)
 
 
 class ByList:
@@ -87,8 +104,8 @@ class ByList:
         copies = [self.copies[i] for i in active]
         weights = [self.views[i].of(self.views[i].parameter) for i in active]
         torch._foreach_sub_(copies, weights)
-        g2, old2, new2, change2 = (row.square() for row in (*self.rows, norms(weights), norms(copies)))
-        return torch.stack([g2, old2, new2, change2, (old2 - new2 - change2) / 2])
+        grad2, old2, new2, change2 = (row.square() for row in (*self.rows, norms(weights), norms(copies)))
+        return torch.stack([grad2, old2, change2, (old2 - new2 - change2) / 2])
 
 
 def meter(views: Sequence[TensorView]) -> ByTensor | ByList:

@@ -115,16 +115,17 @@ class Rotation:
 
     def _quantities(self, active: list[int], rates: list[Rates], products: Array) -> dict[str, dict[str, float]]:
         lr, shrink, is_sgd = np.array([[float(x) for x in rate] for rate in rates])[self._group[active]].T
-        grad, old, new, change = np.sqrt(products[:4])
-        inner = products[4]  # <w', w - w'>
+        grad2, old2, change2, inner = products  # inner = <w', w - w'>
+        new2 = np.maximum(old2 - 2 * inner - change2, 0.0)
+        grad, old, new, change = np.sqrt([grad2, old2, new2, change2])
         with np.errstate(divide="ignore", invalid="ignore"):
-            growth = -(2 * inner + change**2) / (old + new)  # |w'| - |w|
-            update2 = change**2 - 2 * shrink * (inner + change**2) + (shrink * old) ** 2
+            growth = -(2 * inner + change2) / (old + new)  # |w'| - |w|
+            update2 = change2 - 2 * shrink * (inner + change2) + shrink**2 * old2
             rows = {
                 "norm": new,
                 "angle": angle(old, new, change, growth=growth),
                 "relative_update": np.sqrt(np.maximum(update2, 0.0)) / old,
-                "effective_lr": np.where(is_sgd, lr / old**2, lr * np.sqrt(self._size[active]) / old),
+                "effective_lr": np.where(is_sgd, lr / old2, lr * np.sqrt(self._size[active]) / old),
                 "grad_norm": grad,
             }
         return {name: self._named(active, row) for name, row in rows.items()} | {"lr": {"": float(rates[0][0])}}

@@ -20,7 +20,11 @@ from theory.trajectory.segments import Array, Indices, nodes, restarts, segment_
 QUIET = 2e-3
 """The exact recursion runs until, for five memories of the momentum, no mean square changes by more than this in one."""
 LONGEST_BURST = 3_000
-"""... but for no more than this many steps after each restart."""
+"""... but no longer than this many steps after each restart, once no mean square changes by more than `QUIET_ENOUGH`."""
+QUIET_ENOUGH = 2e-2
+"""Largest change in one memory at which the slow description may take over after a long burst."""
+STIFF = 0.25
+"""Decay within one memory of the momentum beyond which only the exact recursion will do."""
 
 
 @dataclass(frozen=True)
@@ -173,21 +177,28 @@ def march(system: System, lr: Array, start: int = 0) -> Path:
         update.append(own)
 
     begins = [start, *(step for step in restarts(lr) if step > start)]
-    if start > 0:
+    slow, memory = start > 0, system.momentum_memory
+    if slow:
         system.begin(start)
     for begin, end in zip(begins, [*begins[1:], len(lr)], strict=True):
-        t, calm = begin, 0
-        if begin > start:
+        t, calm, settled = begin, 0, False
+        if slow and begin > start:
             system.to_exact(begin)
-        while (begin == 0 or begin > start) and t < end and calm < 5 * system.momentum_memory and t - begin < LONGEST_BURST:
+            slow = False
+        stiff = (1 - float(system.drive.shrink[begin:end].min())) * memory > STIFF
+        while not slow and t < end and (stiff or not settled):
             before = system.w
             factors = system.exact(t)
             t += 1
             record(t, *factors)
-            quiet = np.all(np.abs(system.w - before) * system.momentum_memory <= QUIET * before)
-            calm = calm + 1 if quiet else 0
-        if t > begin:
+            change = float(np.max(np.abs(system.w - before) / np.where(before > 0, before, 1.0))) * memory
+            calm = calm + 1 if change <= QUIET else 0
+            settled = calm >= 5 * memory or (change <= QUIET_ENOUGH and t - begin >= LONGEST_BURST)
+        if t == end:  # the rate jumps before things are quiet: the exact recursion goes on
+            continue
+        if not slow:
             system.to_slow(t)
+            slow = True
         stops = nodes(begin, t, end, len(lr))
         sums = system.sums(t, end, stops - t)
         for k, count in enumerate(np.diff(stops).tolist()):

@@ -48,6 +48,15 @@ def test_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_readers_of_the_previous_file_are_not_disturbed(tmp_path):
+    file = tmp_path / "payload.bin"
+    write_atomically(file, b"old")
+    with file.open("rb") as reader:
+        write_atomically(file, b"new")
+        assert reader.read() == b"old"
+    assert file.read_bytes() == b"new"
+
+
 def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("DECAYLAB_CACHE", str(tmp_path))
     assert default_cache() == tmp_path

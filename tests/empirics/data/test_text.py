@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from empirics.data import TextData
+from empirics.data import Text, TextData
 from empirics.data.text import tokenise
 from empirics.data.tokenizer import encoding
 from theory.errors import InputError
@@ -97,10 +97,18 @@ def test_validation_is_fixed_and_spread(config, text):
     assert min(positions) == 0
     assert max(positions) >= len(rows) * 0.9
     everything = sum(
-        len(inputs)
-        for inputs, _ in text.__class__(variant(config, val_windows=10**6), text.train, text.heldout).validation(7)
+        len(inputs) for inputs, _ in Text(variant(config, val_windows=10**6), text.train, text.heldout).validation(7)
     )
     assert everything == len(rows)
+
+
+def test_fresh_windows_are_the_next_ones(text):
+    fresh = torch.cat([inputs for inputs, _ in text.fresh(12, 8)])
+    assert torch.equal(fresh[:8], torch.cat([text.batch(3, 4)[0], text.batch(4, 4)[0]]))
+    windows = len(text.train) // 9
+    assert len(fresh) == 20
+    assert [len(inputs) for inputs, _ in text.fresh(windows - 3, 2)] == [2, 1]
+    assert list(text.fresh(windows, 2)) == []
 
 
 def test_tokens_per_step(text):
@@ -128,6 +136,11 @@ def test_hash_follows_the_content(config, text, tmp_path):
     (tmp_path / "renamed" / "3.txt").write_text("document 3 says something else")
     assert same.open(tmp_path / "cache").hash != text.hash
     assert re.fullmatch("[0-9a-f]{64}", text.hash)
+    changed = text.train.copy()
+    changed[0] ^= 1
+    split_elsewhere = np.split(np.concatenate([text.train, text.heldout]), [len(text.train) - 9])
+    for tokens in ((changed, text.heldout), (text.train, text.heldout[1:]), split_elsewhere):
+        assert Text(config, *tokens).hash != text.hash
 
 
 def test_nanogpt_bin(tmp_path):

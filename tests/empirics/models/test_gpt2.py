@@ -186,6 +186,19 @@ def test_bad_seed_is_refused():
         GPT2Config(**SMALL).build(seed=-1)
 
 
+def test_whole_numbers_may_be_spelt_as_floats():
+    config = GPT2Config(**SMALL | {"n_layer": 2.0})
+    assert content_hash(config) == content_hash(GPT2Config(**SMALL))
+    config.build(seed=0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_without_graph_breaks(dynamic):
+    model = shaken()
+    compiled = torch.compile(model.loss, backend="eager", fullgraph=True, dynamic=dynamic)
+    torch.testing.assert_close(compiled(TOKENS, TARGETS), model.loss(TOKENS, TARGETS))
+
+
 def test_json_round_trip():
     config = GPT2Config(**SMALL, scale_invariant=True)
     assert from_json(to_json(config)) == config

@@ -1,0 +1,52 @@
+"""Training with a prediction written first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridge.describe import describe
+from empirics.config import TrainConfig
+from theory.predict import predict
+from theory.prediction import Prediction
+
+
+def batch_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Loss of one of our own models on a batch.
+
+    Args:
+        model: A `GPT2` or `ResNet`, or any module with such a `loss` method.
+        batch: Inputs and targets.
+
+    Returns:
+        Scalar loss, nats.
+    """
+    loss: Any = model.loss
+    return loss(*batch)
+
+
+def predict_run(model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig) -> Prediction:
+    """Predict a run of our own trainer, before its first step: the `predict` argument of `empirics.train.train`.
+
+    Args:
+        model: The initialised model.
+        optimizer: Its optimizer.
+        config: The run.
+
+    Returns:
+        The prediction; scale invariance is tested numerically on the first batch.
+    """
+    device = next(model.parameters()).device
+    inputs, targets = config.data.open().batch(0, config.batch_size)
+    recipe = describe(
+        model,
+        optimizer,
+        schedule=config.schedule,
+        steps=config.steps,
+        spec=config.optimizer,
+        loss_fn=batch_loss,
+        batch=(inputs.to(device), targets.to(device)),
+    )
+    return predict(recipe)
