@@ -258,17 +258,27 @@ def validation_checks(records: Mapping[str, Record]) -> list[Check]:
 
     Returns:
         The checks.
-
-    Raises:
-        InputError: If a run did not finish; says which and why.
     """
-    for role, record in records.items():
-        if record.status != "finished":
-            reason = record.error or (record.divergence or {}).get("trigger") or "see its directory"
-            raise InputError(f"run {role} ({record.name}) is {record.status}, not finished: {reason}")
     return language_model_checks(records["lm-decayed"], records["lm-undecayed"]) + residual_network_checks(
         records["vision-decayed"], records["vision-undecayed"], records["vision-invariant"]
     )
+
+
+def unfinished(records: Mapping[str, Record]) -> list[str]:
+    """Which runs did not finish, and why.
+
+    Args:
+        records: Runs by role.
+
+    Returns:
+        A sentence for each; none if all finished.
+    """
+    reasons = []
+    for role, record in records.items():
+        if record.status != "finished":
+            why = record.error or (record.divergence or {}).get("trigger") or "its directory says no more"
+            reasons.append(f"run {role} ({record.name}) is {record.status}, not finished: {why}.")
+    return reasons
 
 
 def _worst(law: str, claim: str, residuals: pd.Series, bound: float) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from empirics.config import TrainConfig
 from empirics.data import ImageData, TextData
@@ -17,6 +18,26 @@ DIGITS_CONSTANT = 60 * DIGITS_EPOCH
 """Steps at constant learning rate."""
 DIGITS_DROP = 15 * DIGITS_EPOCH
 """Steps after the drop."""
+
+
+def gpt2_medium_text(*, weight_decay: float = 0.05, seed: int = 0) -> TrainConfig:
+    """The same for one GPU: 6 layers of width 256, blocks of 256, 2,048 tokens of vocabulary, the installed packages too.
+
+    Args:
+        weight_decay: Decay of all matrices and embeddings; gains are not decayed.
+        seed: Seed of initialisation and data order.
+
+    Returns:
+        The configuration.
+    """
+    small = gpt2_small_text(weight_decay=weight_decay, seed=seed)
+    return replace(
+        small,
+        name=f"gpt2-medium-wd{weight_decay:g}-seed{seed}",
+        model=GPT2Config(vocab_size=2048, block_size=256, n_layer=6, n_head=4, n_embd=256),
+        data=TextData(source="python", packages=True, vocab_size=2048, block_size=256, val_windows=4_096, order_seed=seed),
+        batch_size=32,
+    )
 
 
 def gpt2_small_text(*, weight_decay: float = 0.05, seed: int = 0) -> TrainConfig:
@@ -79,6 +100,7 @@ def resnet_noisy_digits(
 
 EXPERIMENTS: dict[str, Callable[..., TrainConfig]] = {
     "gpt2_small_text": gpt2_small_text,
+    "gpt2_medium_text": gpt2_medium_text,
     "gpt2_small_text_undecayed": lambda **options: gpt2_small_text(weight_decay=0.0, **options),
     "resnet_noisy_digits": resnet_noisy_digits,
     "resnet_noisy_digits_undecayed": lambda **options: resnet_noisy_digits(weight_decay=0.0, **options),
@@ -109,18 +131,25 @@ def experiment(name: str, *, seed: int = 0) -> TrainConfig:
     return EXPERIMENTS[name](seed=seed)
 
 
-def validation(*, seed: int = 0) -> dict[str, TrainConfig]:
+def validation(*, seed: int = 0, scale: str = "cpu") -> dict[str, TrainConfig]:
     """The runs of the main job, longest first.
 
     Args:
         seed: Seed of all of them.
+        scale: cpu or gpu (a larger GPT-2).
 
     Returns:
         Configurations by their role.
+
+    Raises:
+        InputError: If the scale is unknown.
     """
+    if scale not in ("cpu", "gpu"):
+        raise InputError(f"scale = {scale!r} is not allowed: it must be cpu or gpu.")
+    language_model = gpt2_small_text if scale == "cpu" else gpt2_medium_text
     return {
-        "lm-decayed": gpt2_small_text(seed=seed),
-        "lm-undecayed": gpt2_small_text(weight_decay=0.0, seed=seed),
+        "lm-decayed": language_model(seed=seed),
+        "lm-undecayed": language_model(weight_decay=0.0, seed=seed),
         "vision-decayed": resnet_noisy_digits(seed=seed),
         "vision-undecayed": resnet_noisy_digits(weight_decay=0.0, seed=seed),
         "vision-invariant": resnet_noisy_digits(scale_invariant=True, seed=seed),

@@ -62,7 +62,7 @@ class Display:
         """
         if self._bars is not None:
             if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=steps, loss=loss)
+                self._tasks[name] = self._bars.add_task(name, total=steps, completed=done, loss=loss)
             self._bars.update(self._tasks[name], completed=done, loss=loss)
         elif time.monotonic() - self._printed.get(name, -PLAIN_EVERY) >= PLAIN_EVERY:
             self._printed[name] = time.monotonic()

@@ -18,38 +18,43 @@ class Band:
     """Lowest and highest plausible multiple of the predicted norm, angle and update."""
 
     norm: tuple[float, float]
-    """Of the norm that the run builds up (what is left of the initial norm is known)."""
+    """Of the norm that the run builds up."""
     angle: tuple[float, float]
     """Of the rotation of scale-invariant tensors; that of the others follows from update and norm."""
     update: tuple[float, float]
     """Of the update's size at the actual norm."""
+    keeps_start: bool = True
+    """Whether what decay leaves of the initial norm is certain; not for gains and biases, which a signal drives."""
 
 
-def prior_band(optimizer: Optimizer, scale_invariant: bool) -> Band:
+def prior_band(optimizer: Optimizer, *, scale_invariant: bool, matrix: bool = True) -> Band:
     """Band of a prediction made from the recipe alone.
 
     Args:
         optimizer: The optimizer.
         scale_invariant: Whether the tensor (or each of its rows) is.
+        matrix: Whether it has two or more dimensions.
 
     Returns:
         Multiples of the predicted values.
 
     Example:
-        >>> prior_band(SGD(lr=0.1, weight_decay=0.01), True).angle
-        (0.99, 1.01)
+        >>> prior_band(SGD(lr=0.1, weight_decay=0.01), scale_invariant=True).angle
+        (0.9, 1.1)
     """
     if isinstance(optimizer, SGD):
-        angle = (0.99, 1.01) if scale_invariant and optimizer.momentum == 0 else (0.95, 1.05)
-        return Band((0.6, 1.6), angle, (0.6, 1.6))
+        # exact at stationary norm; within an epoch or two norms drift by as much as this
+        return Band((0.6, 1.6), (0.9, 1.1), (0.6, 1.6))
     update = (0.87, 1.05)
     if scale_invariant:
         return Band((0.70, 1.10), (0.95, 1.05), update)
+    if not matrix:
+        return Band((0.1, 2.0), (0.4, 10.0), (0.7, 1.3), keeps_start=False)
     return Band((0.5, 2.5), (0.35, 2.1), update)
 
 
 def calibrated_band() -> Band:
-    """Band of a prediction that was re-issued with measured long-run variance.
+    """Band of a prediction that was issued again with measured long-run variance.
 
     Returns:
         Multiples of the predicted values.

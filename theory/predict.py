@@ -72,7 +72,11 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
     kind = "sgd" if isinstance(recipe.optimizer, SGD) else "adamw"
     coupled_adam = isinstance(recipe.optimizer, Adam) and recipe.optimizer.weight_decay > 0
     bands = tuple(
-        calibrated_band() if group.name in measured else prior_band(recipe.optimizer, group.scale_invariant is not None)
+        calibrated_band()
+        if group.name in measured
+        else prior_band(
+            recipe.optimizer, scale_invariant=group.scale_invariant is not None, matrix=len(group.shape) >= 2
+        )
         for group in recipe.groups
     )
     return Prediction(

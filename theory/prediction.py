@@ -186,6 +186,7 @@ class Prediction:
         for bundle in self.bundles:
             if bundle.path is not None:
                 known[:, bundle.members] = bundle.path.memory(at)
+        known *= np.array([band.keeps_start for band in self.bands])
         edge = {kind: np.array([getattr(band, kind) for band in self.bands]).T for kind in ("norm", "angle", "update")}
         # what is left of the initial norm is known; the band concerns the rest of ||w||^2
         norm = tuple(np.sqrt(known + (1 - known) * side**2) for side in edge["norm"])

@@ -1,0 +1,68 @@
+"""decaylab train: one named experiment, its prediction written first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from decaylab.output import print_json, print_lines
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a named experiment; its prediction is written before step 0. A run that was stopped or killed continues."""
+
+    experiment: Annotated[str, tyro.conf.Positional]
+    """Name of the experiment (an unknown one lists them)."""
+    set: tuple[str, ...] = ()
+    """Fields to change, such as optimizer.lr=1e-3 steps=2000."""
+    seed: int = 0
+    """Seed of initialisation, data order and label noise."""
+    runs: Path = Path("runs")
+    """Folder of run directories."""
+    resume: bool = True
+    """Continue a partial run; with --no-resume it is an error."""
+    device: str | None = None
+    """Device, such as cpu or cuda:1; CUDA if there is one by default."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> int:
+        """Train.
+
+        Returns:
+            Exit code: 0 finished, 1 diverged.
+
+        Raises:
+            InputError: If the experiment, a field or the run directory is not what it should be.
+        """
+        from bridge.runs import predict_run
+        from empirics.experiments import experiment
+        from empirics.overrides import override
+        from empirics.progress import Display
+        from empirics.train import train
+
+        config = override(experiment(self.experiment, seed=self.seed), self.set)
+        with Display() as display:
+            record = train(
+                config,
+                self.runs,
+                predict=predict_run,
+                resume=self.resume,
+                progress=display.follow(config.directory),
+                device=self.device,
+            )
+        table = record.metrics()
+        globals_ = table[table["tensor"] == ""].groupby("quantity", sort=False)["value"].last().to_dict()
+        result = {"run": str(record.path), "status": record.status, "final": globals_}
+        if self.json:
+            print_json(result | {"divergence": record.divergence})
+        else:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in globals_.items())
+            print_lines([f"{record.path}: {record.status}; {shown}"])
+            if record.divergence:
+                print_lines([f"diverged at step {record.divergence['step']}: {record.divergence['trigger']}"])
+        return 0 if record.status == "finished" else 1
