@@ -1,0 +1,1 @@
+"""Do they agree: predictions against records, live or after the fact."""

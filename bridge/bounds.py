@@ -1,7 +1,7 @@
 """Bounds of the main job's checks, fixed before its runs.
 
-They come from exploratory runs with other seeds (values seen in brackets); the committed result of the confirming runs, with three
-fresh seeds, is in benchmarks/results/validate.json.
+They come from exploratory runs with other seeds (values seen in brackets); the committed result of the confirming runs,
+with three fresh seeds, is in benchmarks/results/validate.json.
 """
 
 UPDATE = 0.15

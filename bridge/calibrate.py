@@ -15,8 +15,8 @@ from theory.recipe import Recipe
 def calibrate(record: Record, *, start: int, stop: int, recipe: Recipe | None = None) -> Probe:
     """Measure a window of a run; `predict(recipe, probe)` then speaks of the steps after it.
 
-    AdamW: one long-run variance per tensor from the norm curve and one size of the update, both relative to the law's; a
-    prediction cannot know them, since correlated gradients (a signal) change them. SGD: c2 = mean of ||g||^2 ||w||^2.
+    AdamW: one long-run variance per tensor from the norm curve and one size of the update, both relative to the law's;
+    a prediction cannot know them, since correlated gradients (a signal) change them. SGD: c2 = mean of ||g||^2 ||w||^2.
     In both cases the prediction starts from the norm measured at the end of the window.
 
     Args:
@@ -35,7 +35,9 @@ def calibrate(record: Record, *, start: int, stop: int, recipe: Recipe | None = 
     if recipe is None:
         raise InputError(f"{record.name} holds no recipe (it was trained without a prediction): pass one.")
     norms = record.pivot("norm").loc[start:stop]
-    require(len(norms) >= 3, "start, stop", (start, stop), f"a window of {record.name} with at least three measurements")
+    require(
+        len(norms) >= 3, "start, stop", (start, stop), f"a window of {record.name} with at least three measurements"
+    )
     at, steps = int(norms.index[-1]), norms.index.to_numpy()
     is_sgd = isinstance(recipe.optimizer, SGD)
     other = record.pivot("grad_norm" if is_sgd else "relative_update").loc[start:stop]

@@ -38,8 +38,8 @@ class Comparison:
             stop: Step after the last that counts; the end of the run if omitted.
 
         Returns:
-            Columns tensor, quantity, predicted, measured (RMS over the steps that count), residual, and over the windows
-            median, p95 and worst of its absolute value, and in_band, the share of windows inside low..high.
+            Columns tensor, quantity, predicted, measured (RMS over the steps that count), residual, and over the
+            windows median, p95 and worst of its absolute value, and in_band, the share of windows inside low..high.
 
         Raises:
             InputError: If no window lies between start and stop.
@@ -97,7 +97,11 @@ class Comparison:
 
 
 def compare(
-    record: Record, prediction: Prediction | pd.DataFrame | None = None, *, windows: int = 60, quantities: Sequence[str] = COMPARED
+    record: Record,
+    prediction: Prediction | pd.DataFrame | None = None,
+    *,
+    windows: int = 60,
+    quantities: Sequence[str] = COMPARED,
 ) -> Comparison:
     """Compare a run with a prediction, tensor by tensor, over the whole run.
 

@@ -35,8 +35,9 @@ def describe(
 ) -> Recipe:
     """Read a recipe off a live model and optimizer.
 
-    Scale invariance is tested numerically if a loss and a batch are given, and not assumed otherwise. Learning rates are the
-    groups' `initial_lr` (set by torch's schedulers) or, without one, their present `lr`; they count as peak rates.
+    Scale invariance is tested numerically if a loss and a batch are given, and not assumed otherwise. Learning rates
+    are the groups' `initial_lr` (set by torch's schedulers) or, without one, their present `lr`; they count as peak
+    rates.
 
     Args:
         model: Any module; it is left as it is.
@@ -111,9 +112,9 @@ def audit(
         batch: Given to `loss_fn`.
 
     Returns:
-        One row per tensor: tensor, shape, group (index in the optimizer, or "none"), lr, weight_decay, decayed, convention,
-        scale_invariant (yes, no, not tested), radial, loss_change and gradient_change (the defects), norm now, and
-        equilibrium_norm and equilibrium_angle (rad/step) at the present rates, where the law gives them.
+        One row per tensor: tensor, shape, group (index in the optimizer, or "none"), lr, weight_decay, decayed,
+        convention, scale_invariant (yes, no, not tested), radial, loss_change and gradient_change (the defects), norm
+        now, and equilibrium_norm and equilibrium_angle (rad/step) at the present rates, where the law gives them.
 
     Raises:
         InputError: If theory does not know the optimizer, or it holds none of the model's parameters.
@@ -133,7 +134,10 @@ def audit(
         if group is not None:
             decay, lr = recipe.decay_of(group), recipe.optimizer.lr * group.lr_factor
             row |= {"group": str(index[id(where[view.parameter])]), "lr": lr, "weight_decay": decay}
-            row |= {"decayed": "yes" if decay else "no", "convention": recipe.optimizer.decay.value if decay else "none"}
+            row |= {
+                "decayed": "yes" if decay else "no",
+                "convention": recipe.optimizer.decay.value if decay else "none",
+            }
             row |= dict(zip(("equilibrium_norm", "equilibrium_angle"), _equilibrium(recipe, group), strict=True))
         if defect is not None:
             row |= {"scale_invariant": "yes" if defect.is_invariant else "no", "radial": defect.radial}
@@ -166,6 +170,11 @@ def _optimized(
     return views, where
 
 
+def _betas(group: dict[str, Any]) -> tuple[float, float]:
+    first, second = group["betas"]
+    return float(first), float(second)
+
+
 def _peak(group: dict[str, Any]) -> float:
     return float(group.get("initial_lr", group["lr"]))
 
@@ -178,14 +187,18 @@ def _specification(optimizer: torch.optim.Optimizer) -> Optimizer:
     for key in ("betas", "momentum", "dampening", "nesterov", "eps"):
         values = {str(group.get(key)) for group in groups}
         if len(values) > 1:
-            raise InputError(f"{key} differs between the optimizer's groups ({', '.join(sorted(values))}): it must be one.")
+            raise InputError(
+                f"{key} differs between the optimizer's groups ({', '.join(sorted(values))}): it must be one."
+            )
     for flag in ("amsgrad", "maximize"):
         if any(group.get(flag) for group in groups):
             raise InputError(f"{flag} = True is not allowed: theory has no law for it.")
     if isinstance(optimizer, torch.optim.SGD):
         return SGD(lr, first["momentum"], first["dampening"], decay, first["nesterov"])
     if isinstance(optimizer, torch.optim.AdamW) or first.get("decoupled_weight_decay"):
-        return AdamW(lr, tuple(map(float, first["betas"])), first["eps"], decay)
+        return AdamW(lr, _betas(first), first["eps"], decay)
     if isinstance(optimizer, torch.optim.Adam):
-        return Adam(lr, tuple(map(float, first["betas"])), first["eps"], decay)
-    raise InputError(f"optimizer = {type(optimizer).__name__} is not allowed: it must be torch.optim's SGD, Adam or AdamW.")
+        return Adam(lr, _betas(first), first["eps"], decay)
+    raise InputError(
+        f"optimizer = {type(optimizer).__name__} is not allowed: it must be torch.optim's SGD, Adam or AdamW."
+    )

@@ -36,15 +36,23 @@ def summary(records: Mapping[str, Record], checks: Sequence[Check]) -> list[str]
     when = all(record.preregistered for record in records.values())
     sentences = [
         f"{verdict} Every prediction was written "
-        + ("before step 0 of its run, and is unchanged." if when else "for its run, but NOT all before step 0: do not trust this."),
-        *(f"Failed: {check.claim}: {check.measured:.3g}, bound {check.relation} {check.bound:g}. {check.note}" for check in failed),
+        + (
+            "before step 0 of its run, and is unchanged."
+            if when
+            else "for its run, but NOT all before step 0: do not trust this."
+        ),
+        *(
+            f"Failed: {check.claim}: {check.measured:.3g}, bound {check.relation} {check.bound:g}. {check.note}"
+            for check in failed
+        ),
         *_language_model(records["lm-decayed"], records["lm-undecayed"]),
         *_residual_network(records["vision-decayed"], records["vision-undecayed"], records["vision-invariant"]),
     ]
     seeds = min(check.seeds for check in checks)
     if seeds < 3:
         sentences.append(
-            f"This is {seeds} seed{'s' if seeds > 1 else ''}: a demonstration on your machine, not a claim. The bounds were "
+            f"This is {seeds} seed{'s' if seeds > 1 else ''}: a demonstration on your machine, not a claim. The bounds "
+            "were "
             "confirmed with three fresh seeds; that result is committed as benchmarks/results/validate.json."
         )
     return sentences
@@ -61,9 +69,11 @@ def _language_model(decayed: Record, undecayed: Record) -> list[str]:
     kappa, relaxation = run_timescales(recipe, group)
     losses = [final(record, "val_loss") for record in (decayed, undecayed)]
     return [
-        f"GPT-2: with weight decay {recipe.optimizer.weight_decay:g} the MLP matrices turned by {1e3 * measured:.2f} mrad a step "
+        f"GPT-2: with weight decay {recipe.optimizer.weight_decay:g} the MLP matrices turned by {1e3 * measured:.2f} "
+        "mrad a step "
         f"(predicted {1e3 * predicted:.2f}), {ratio[0]:.2f} times as fast as without (predicted {ratio[1]:.2f}).",
-        f"Its norms relax within {relaxation:,.0f} steps at the peak rate; over the run lr*weight_decay adds up to {kappa:.2f}, so "
+        f"Its norms relax within {relaxation:,.0f} steps at the peak rate; over the run lr*weight_decay adds up to "
+        f"{kappa:.2f}, so "
         "it came close to equilibrium and then fell behind the falling learning rate. Validation loss "
         f"{losses[0]:.3f} nats with decay, {losses[1]:.3f} without.",
     ]
@@ -81,10 +91,13 @@ def _residual_network(decayed: Record, undecayed: Record, invariant: Record) -> 
     errors = [final(record, "test_error") for record in (decayed, undecayed)]
     jacobians = [final(record, "jacobian_fro") for record in (decayed, undecayed)]
     return [
-        f"Scale-invariant ResNet: every convolution turned by {measured:.4f} rad a step at stationary norm; lr*weight_decay alone "
+        f"Scale-invariant ResNet: every convolution turned by {measured:.4f} rad a step at stationary norm; "
+        "lr*weight_decay alone "
         f"says {predicted:.4f}, whatever the data.",
-        f"ResNet on digits with 30 % noisy labels: test error {errors[0]:.1%} with decay, {errors[1]:.1%} without; Jacobian norm "
-        f"{jacobians[0]:.0f} against {jacobians[1]:.0f}. Decay kept the noise alive, and the noise kept the network from "
+        f"ResNet on digits with 30 % noisy labels: test error {errors[0]:.1%} with decay, {errors[1]:.1%} without; "
+        "Jacobian norm "
+        f"{jacobians[0]:.0f} against {jacobians[1]:.0f}. Decay kept the noise alive, and the noise kept the network "
+        "from "
         "memorising the wrong labels.",
     ]
 
@@ -97,7 +110,8 @@ def tensor_table(record: Record, *, start: int) -> pd.DataFrame:
         start: First step that counts for the a-priori residuals.
 
     Returns:
-        Columns tensor, angle predicted and measured (mrad/step), residuals, and the reason where a tensor is not judged.
+        Columns tensor, angle predicted and measured (mrad/step), residuals, and the reason where a tensor is not
+        judged.
     """
     recipe, half = recipe_of(record), recipe_of(record).steps // 2
     prior = compare(record)
@@ -117,7 +131,8 @@ def tensor_table(record: Record, *, start: int) -> pd.DataFrame:
                 "angle residual": angles.loc[group.name, "residual"],
                 "norm residual": norms[group.name],
                 "norm residual, calibrated, worst": worst.get(group.name, np.nan),
-                "why not judged a priori": why_not_judged(group.name) or ("" if matrix else "a gain: driven by the signal"),
+                "why not judged a priori": why_not_judged(group.name)
+                or ("" if matrix else "a gain: driven by the signal"),
             }
         )
     return pd.DataFrame(rows)

@@ -121,9 +121,13 @@ def language_model_checks(decayed: Record, undecayed: Record) -> list[Check]:
         update = update_residual(comparison, start=tenth)[blocks]
         checks.append(_worst("adamw_trajectory", f"RMS update of every block matrix, {kind}", update, bounds.UPDATE))
         angle = comparison.residual("angle", start=tenth)[judged]
-        checks.append(_worst("adamw_trajectory", f"angle of the MLP matrices a priori, {kind}", angle, bounds.ANGLE_MLP))
+        checks.append(
+            _worst("adamw_trajectory", f"angle of the MLP matrices a priori, {kind}", angle, bounds.ANGLE_MLP)
+        )
     ratio = angle_ratio_residual(runs["decayed"], runs["undecayed"], start=tenth)
-    checks.append(_worst("adamw_trajectory", "angle decayed/undecayed, MLP matrices", ratio[judged], bounds.ANGLE_RATIO))
+    checks.append(
+        _worst("adamw_trajectory", "angle decayed/undecayed, MLP matrices", ratio[judged], bounds.ANGLE_RATIO)
+    )
     median = float(ratio[blocks].abs().median())
     checks.append(
         Check("adamw_trajectory", "angle decayed/undecayed, median over block matrices", median, bounds.ANGLE_RATIO)
@@ -131,7 +135,9 @@ def language_model_checks(decayed: Record, undecayed: Record) -> list[Check]:
     for kind, record in (("decayed", decayed), ("undecayed", undecayed)):
         calibrated = compare(record, calibrated_prediction(record))
         worst = calibrated.worst("norm", start=half)[blocks]
-        checks.append(_worst("long_run_ratio", f"norm after calibration, second half, {kind}", worst, bounds.NORM_CALIBRATED))
+        checks.append(
+            _worst("long_run_ratio", f"norm after calibration, second half, {kind}", worst, bounds.NORM_CALIBRATED)
+        )
         claim = f"norm after calibration, second half, {kind}, median over block matrices"
         checks.append(Check("long_run_ratio", claim, float(worst.median()), bounds.NORM_CALIBRATED_MEDIAN))
     gaps = [final(record, "val_loss") - final(record, "fresh_loss") for record in (decayed, undecayed)]

@@ -24,12 +24,12 @@ Command = (
 )
 
 
-PROMISE = """What weight decay will do to a training run before it is run (predict), what it did (train, validate, compare),
-and what acts on which parameter (audit)."""
+PROMISE = """What weight decay will do to a training run before it is run (predict), what it did (train, validate,
+compare), and what acts on which parameter (audit)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done and all bounds hold, 1 a bound failed or a run diverged, 2 misuse, 130 interrupted.
+    """Run a command and exit: 0 all is well, 1 a bound failed or a run diverged, 2 misuse, 130 interrupted.
 
     Args:
         arguments: Command line without the program's name; `sys.argv` if omitted.

@@ -1,0 +1,1 @@
+"""What happened: trains models, probes them, records runs."""

@@ -25,7 +25,10 @@ Values = Mapping[str, Mapping[str, float]]
 class Prediction(Protocol):
     """What a run directory stores of a prediction."""
 
-    recipe: Recipe
+    @property
+    def recipe(self) -> Recipe:
+        """What was predicted."""
+        ...
 
     def table(self) -> pd.DataFrame:
         """Tidy table."""

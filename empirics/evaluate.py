@@ -29,11 +29,11 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
         batch_size: Windows or images at a time.
 
     Returns:
-        For text `val_loss` on held-out documents and, unless the corpus is used up, `fresh_loss` on training windows not
-        yet visited (nats per token). For images, with BatchNorm statistics recomputed exactly on the training images:
-        `test_error`, `test_loss` (nats) on the clean test set, `train_error` on the noisy training labels, and over clean
-        test images the Jacobian norms `jacobian_fro` (scale-invariant, with `jacobian_fro_stderr`), `jacobian_parameters`
-        and `jacobian_inputs`, see `empirics.probes.jacobian.JacobianFro`.
+        For text `val_loss` on held-out documents and, unless the corpus is used up, `fresh_loss` on training windows
+        not yet visited (nats per token). For images, with BatchNorm statistics recomputed exactly on the training
+        images: `test_error`, `test_loss` (nats) on the clean test set, `train_error` on the noisy training labels, and
+        over clean test images the Jacobian norms `jacobian_fro` (scale-invariant, with `jacobian_fro_stderr`),
+        `jacobian_parameters` and `jacobian_inputs`, see `empirics.probes.jacobian.JacobianFro`.
     """
     if isinstance(data, Text):
         with evaluation_mode(model):

@@ -21,7 +21,7 @@ DIGITS_DROP = 15 * DIGITS_EPOCH
 
 
 def gpt2_medium_text(*, weight_decay: float = 0.05, seed: int = 0) -> TrainConfig:
-    """The same for one GPU: 6 layers of width 256, blocks of 256, 2,048 tokens of vocabulary, the installed packages too.
+    """The same for one GPU: 6 layers of width 256, blocks of 256, 2,048 token ids, the installed packages too.
 
     Args:
         weight_decay: Decay of all matrices and embeddings; gains are not decayed.
@@ -35,7 +35,9 @@ def gpt2_medium_text(*, weight_decay: float = 0.05, seed: int = 0) -> TrainConfi
         small,
         name=f"gpt2-medium-wd{weight_decay:g}-seed{seed}",
         model=GPT2Config(vocab_size=2048, block_size=256, n_layer=6, n_head=4, n_embd=256),
-        data=TextData(source="python", packages=True, vocab_size=2048, block_size=256, val_windows=4_096, order_seed=seed),
+        data=TextData(
+            source="python", packages=True, vocab_size=2048, block_size=256, val_windows=4_096, order_seed=seed
+        ),
         batch_size=32,
     )
 
@@ -43,8 +45,8 @@ def gpt2_medium_text(*, weight_decay: float = 0.05, seed: int = 0) -> TrainConfi
 def gpt2_small_text(*, weight_decay: float = 0.05, seed: int = 0) -> TrainConfig:
     """A small GPT-2 on the interpreter's own sources: one pass, AdamW, warm-up and cosine to a tenth.
 
-    lr * weight_decay * steps is 3, as in the original set-up (50,000 steps at 6e-4 with decay 0.1), and the equilibrium angle
-    at the peak is 7 mrad: small enough for the laws, large enough to get there within 6,000 steps.
+    lr * weight_decay * steps is 3, as in the original set-up (50,000 steps at 6e-4 with decay 0.1), and the equilibrium
+    angle at the peak is 7 mrad: small enough for the laws, large enough to get there within 6,000 steps.
 
     Args:
         weight_decay: Decay of all matrices and embeddings; gains are not decayed.

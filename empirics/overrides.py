@@ -37,6 +37,7 @@ def override(config: C, assignments: Iterable[str]) -> C:
         if not equals or not leaf:
             raise InputError(f"--set {assignment!r} is not allowed: it must be field=value, such as optimizer.lr=1e-3.")
         node: Any = tree
+        parent: dict[str, Any] = tree
         for name in [*parents, leaf]:
             if not isinstance(node, dict) or name not in node or name == "kind":
                 fields = ", ".join(key for key in node if key != "kind") if isinstance(node, dict) else "none"

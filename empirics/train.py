@@ -97,8 +97,9 @@ def train(
             for step in range(start, config.steps):
                 log.add(step, *train_step(step))
                 done, last = step + 1, step + 1 == config.steps
+                stopping = stop.made and not last  # looked at once: what comes later waits for the next step
                 evaluating = last or due(done, config.eval_every)
-                saving = last or stop.made or due(done, config.checkpoint_every)
+                saving = last or stopping or due(done, config.checkpoint_every)
                 if not (evaluating or saving or due(done, config.flush_every)):
                     continue
                 if not log.flush(sync=saving):
@@ -112,7 +113,7 @@ def train(
                     kept = config.keep_checkpoints
                     checkpoint.save(path / "checkpoints", done, model=model, optimizer=optimizer, keep=kept)
                     log.write_timing(data.tokens_per_step(config.batch_size))
-                if stop.made and not last:
+                if stopping:
                     raise Interrupted(
                         f"{path} was stopped and saved after {done} of {config.steps} steps: "
                         "the same command continues it."

@@ -17,8 +17,8 @@ def run_timescales(recipe: Recipe, group: Group) -> tuple[float, float]:
         group: A decayed group.
 
     Returns:
-        Sum over the run of the long-run shrink per step (kappa, dimensionless), and the relaxation time of ||w||^2 at the
-        peak rate (steps; infinite without decay).
+        Sum over the run of the long-run shrink per step (kappa, dimensionless), and the relaxation time of ||w||^2 at
+        the peak rate (steps; infinite without decay).
     """
     shrink = recipe.shrink(np.arange(recipe.steps), group)
     optimizer, speed, order = recipe.optimizer, 1.0, 2.0
@@ -51,7 +51,8 @@ def warnings_for(recipe: Recipe, measured: dict[str, TensorProbe]) -> tuple[str,
         kappa, relaxation = max((run_timescales(recipe, group) for group in decayed), key=lambda pair: pair[0])
         if kappa < 0.1:
             found.append(
-                f"Weight decay is too small to matter in this run: it shrinks the weights by {1 - np.exp(-kappa):.1%} in all "
+                f"Weight decay is too small to matter in this run: it shrinks the weights by {1 - np.exp(-kappa):.1%} "
+                "in all "
                 f"(lr*weight_decay summed over the steps is {kappa:.2g}; 1 or more would matter)."
             )
         elif relaxation > recipe.steps:
@@ -61,33 +62,44 @@ def warnings_for(recipe: Recipe, measured: dict[str, TensorProbe]) -> tuple[str,
             )
         elif kappa < 1:
             found.append(
-                f"lr*weight_decay summed over the run is {kappa:.2g}, below 1: norms are still partly set by initialisation."
+                f"lr*weight_decay summed over the run is {kappa:.2g}, below 1: norms are still partly set by "
+                "initialisation."
             )
         last = recipe.shrink(np.array([recipe.steps - 1]), decayed[0])[0]
         peak = float(recipe.shrink(np.arange(recipe.steps), decayed[0]).max())
-        if 0 < peak and last < 0.01 * peak and kappa >= 0.1:
+        if peak > 0 and last < 0.01 * peak and kappa >= 0.1:
             found.append("The schedule ends near zero, and decay with it: in the last steps norms stay where they are.")
     if isinstance(optimizer, SGD) and any(g.name not in measured or measured[g.name].c2 is None for g in recipe.groups):
         found.append(
-            "Under SGD the norms depend on the gradients' size, which only data can tell: without a probe (c2) only the rotation "
+            "Under SGD the norms depend on the gradients' size, which only data can tell: without a probe (c2) only "
+            "the rotation "
             "at stationary norm is predicted, for decayed scale-invariant tensors."
         )
-    if isinstance(optimizer, Adam) and optimizer.weight_decay > 0 and any(g.name not in measured for g in recipe.groups):
+    if (
+        isinstance(optimizer, Adam)
+        and optimizer.weight_decay > 0
+        and any(g.name not in measured for g in recipe.groups)
+    ):
         found.append(
-            "Adam with coupled decay divides the decay by the gradients' size: without a probe (c2) nothing is predicted."
+            "Adam with coupled decay divides the decay by the gradients' size: without a probe (c2) nothing is "
+            "predicted."
         )
     if isinstance(optimizer, (Adam, AdamW)):
         if 2 * (1 - optimizer.betas[1]) > 0.3:
             found.append(
-                f"betas[1] = {optimizer.betas[1]} is below 0.85: the second moment is so noisy that the correction for it "
+                f"betas[1] = {optimizer.betas[1]} is below 0.85: the second moment is so noisy that the correction for "
+                "it "
                 "(first order in 1-beta2) is not accurate."
             )
         if isinstance(optimizer, AdamW) and not decayed:
-            found.append("Nothing is decayed: norms grow for as long as the learning rate lasts and the angle falls as they do.")
+            found.append(
+                "Nothing is decayed: norms grow for as long as the learning rate lasts and the angle falls as they do."
+            )
     missing = [group.name for group in recipe.groups if group.norm0 is None and group.name not in measured]
     if missing and not isinstance(optimizer, SGD):
         found.append(
-            f"The initial norm of {len(missing)} tensor(s) ({missing[0]}, ...) is unknown: decayed ones start at equilibrium, "
+            f"The initial norm of {len(missing)} tensor(s) ({missing[0]}, ...) is unknown: decayed ones start at "
+            "equilibrium, "
             "the others are not predicted."
         )
     return tuple(found)

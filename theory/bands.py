@@ -1,9 +1,10 @@
 """How far a prediction made before the data may be off: the one place that says so.
 
-A law's own error is a fraction of a per cent; these bands are what it cannot know before training (how gradients correlate
-in time, how far a tensor is from scale invariance). They are multiples of the predicted value, taken from trained networks:
-scale-invariant matrices of small normalised networks, and the matrices and embeddings of small GPT-2s, whose value and
-output projections came out up to 2 times smaller, and whose embeddings and first-layer queries and keys up to 2.5 times larger.
+A law's own error is a fraction of a per cent; these bands are what it cannot know before training (how gradients
+correlate in time, how far a tensor is from scale invariance). They are multiples of the predicted value, taken from
+trained networks: scale-invariant matrices of small normalised networks, and the matrices and embeddings of small
+GPT-2s, whose value and output projections came out up to 2 times smaller, and whose embeddings and first-layer queries
+and keys up to 2.5 times larger.
 """
 
 from __future__ import annotations

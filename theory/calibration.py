@@ -30,7 +30,9 @@ def adamw_drive(recipe: Recipe, group: Group) -> Drive:
     optimizer, steps = recipe.optimizer, np.arange(recipe.steps)
     shrink = recipe.shrink(steps, group)
     if not isinstance(optimizer, (Adam, AdamW)) or (isinstance(optimizer, Adam) and shrink.any()):
-        raise InputError(f"optimizer = {type(optimizer).__name__} is not allowed: the norm curve calibrates AdamW only.")
+        raise InputError(
+            f"optimizer = {type(optimizer).__name__} is not allowed: the norm curve calibrates AdamW only."
+        )
     system = AdamWSystem(recipe.lr(steps, group), shrink, optimizer.betas, np.ones(1), np.zeros(1, dtype=bool))
     return system.drive
 

@@ -80,7 +80,7 @@ def whole(field: str, value: Any, *, low: int = 0) -> int:
         >>> whole("steps", 50_000, low=1)
         50000
     """
-    ok = not isinstance(value, (bool, str)) and isinstance(value, (int, float)) or hasattr(value, "__index__")
-    ok = ok and math.isfinite(value) and float(value).is_integer() and value >= low
-    require(bool(ok), field, value, f"a whole number >= {low}")
+    number = float(value) if isinstance(value, float) or hasattr(value, "__index__") else math.nan
+    ok = not isinstance(value, bool) and number.is_integer() and number >= low
+    require(ok, field, value, f"a whole number >= {low}")
     return int(value)

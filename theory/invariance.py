@@ -60,7 +60,7 @@ def invariance_defect(weight: ArrayLike, gradient: ArrayLike, hessian_weight: Ar
     """
     w, g, hw = (np.ravel(np.asarray(x, dtype=np.float64)) for x in (weight, gradient, hessian_weight))
     g_norm, w_norm = np.linalg.norm(g), np.linalg.norm(w)
-    require(g_norm > 0 and w_norm > 0, "weight, gradient", (w_norm, g_norm), "vectors of non-zero norm")
+    require(bool(g_norm > 0 and w_norm > 0), "weight, gradient", (w_norm, g_norm), "vectors of non-zero norm")
     return Defect(float(abs(g @ w) / (g_norm * w_norm)), float(np.linalg.norm(hw + g) / g_norm))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from theory.errors import InputError, finite, require
 from theory.serialize import serializable
 
 
-class Decay(str, Enum):
+class Decay(StrEnum):
     """How a step with zero gradient shrinks the weights (the factor is 1 - shrink).
 
     `COUPLED` adds lambda*w to the gradient (torch SGD, Adam); `DECOUPLED` shrinks by lr_t*lambda (torch AdamW);
@@ -113,7 +113,9 @@ class AdamW:
         finite("eps", self.eps)
         finite("weight_decay", self.weight_decay)
         allowed = [kind.value for kind in Decay if kind is not Decay.COUPLED]
-        require(self.decay in allowed, "decay", getattr(self.decay, "value", self.decay), f"one of {', '.join(allowed)}")
+        require(
+            self.decay in allowed, "decay", getattr(self.decay, "value", self.decay), f"one of {', '.join(allowed)}"
+        )
         object.__setattr__(self, "decay", Decay(self.decay))
 
 

@@ -33,7 +33,9 @@ def representative_groups(prediction: Prediction, limit: int = 6) -> list[str]:
     for index, group in enumerate(prediction.recipe.groups):
         if len(group.shape) < 2 and any(len(g.shape) >= 2 for g in prediction.recipe.groups):
             continue
-        key = tuple(np.round(last[q][0, index], 4) if np.isfinite(last[q][0, index]) else -1.0 for q in ("rms", "angle"))
+        key = tuple(
+            np.round(last[q][0, index], 4) if np.isfinite(last[q][0, index]) else -1.0 for q in ("rms", "angle")
+        )
         chosen.setdefault(key, group.name)
     return list(chosen.values())[:limit]
 

@@ -37,7 +37,8 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
     """Predict norm, rotation and effective learning rate of every tensor, step by step.
 
     AdamW (and Adam without decay) needs nothing but the recipe. Under SGD the rotation at stationary norm follows from
-    lr*weight_decay alone, while the norm is a property of the data: it needs a probe with `c2`, as does Adam with coupled decay.
+    lr*weight_decay alone, while the norm is a property of the data: it needs a probe with `c2`, as does Adam with
+    coupled decay.
 
     Args:
         recipe: Optimizer, schedule, steps and groups.
@@ -99,7 +100,9 @@ def _bundles(recipe: Recipe, members: NDArray[np.int64], measured: dict[str, Ten
     if isinstance(recipe.optimizer, AdamW) or (isinstance(recipe.optimizer, Adam) and not shrink.any()):
         path, size = _adamw_path(recipe, groups, probes, lr, shrink, start)
         return [Bundle(members, path, size)]
-    known = np.array([probe.c2 is not None and _norm0(group, probe) is not None for group, probe in zip(groups, probes, strict=True)])
+    known = np.array(
+        [probe.c2 is not None and _norm0(group, probe) is not None for group, probe in zip(groups, probes, strict=True)]
+    )
     bundles = []
     if known.any():
         chosen = [(g, p) for g, p, k in zip(groups, probes, known, strict=True) if k]
@@ -140,7 +143,9 @@ def _adamw_path(
     return march(system, lr, start), size
 
 
-def _coupled_path(recipe: Recipe, chosen: list[tuple[Group, TensorProbe]], lr: Array, shrink: Array, start: int) -> Path:
+def _coupled_path(
+    recipe: Recipe, chosen: list[tuple[Group, TensorProbe]], lr: Array, shrink: Array, start: int
+) -> Path:
     optimizer = recipe.optimizer
     square0 = np.array([_norm0(g, p) for g, p in chosen], dtype=np.float64) ** 2
     c2 = np.array([p.c2 for _, p in chosen], dtype=np.float64)
@@ -158,7 +163,9 @@ def _coupled_path(recipe: Recipe, chosen: list[tuple[Group, TensorProbe]], lr: A
     return Path.from_steps(np.vstack([square0, squares]), angles, start)
 
 
-def _exact_sgd(optimizer: SGD, lr: Array, decay: Array, w: Array, c2: Array, invariant: NDArray[np.bool_], start: int) -> Path:
+def _exact_sgd(
+    optimizer: SGD, lr: Array, decay: Array, w: Array, c2: Array, invariant: NDArray[np.bool_], start: int
+) -> Path:
     """Nesterov, or rates so large that no slow root exists: step by step."""
     squares, angles, x, b = [w], [], np.zeros_like(w), np.zeros_like(w)
     for t in range(len(lr)):
@@ -176,7 +183,9 @@ def _stationary_angle(recipe: Recipe, group: Group, lr: Array, shrink: Array) ->
     if not isinstance(optimizer, SGD) or decay == 0:
         return None
     angles = {
-        rate: float(angle_of_chord(sgd_gain(rate, decay, optimizer.momentum, optimizer.dampening, optimizer.nesterov)[1]))
+        rate: float(
+            angle_of_chord(sgd_gain(rate, decay, optimizer.momentum, optimizer.dampening, optimizer.nesterov)[1])
+        )
         for rate in np.unique(lr).tolist()
         if rate > 0
     }

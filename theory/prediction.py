@@ -1,4 +1,4 @@
-"""What `predict` returns: norms, rotations and effective learning rates of every tensor at every step, with their bands."""
+"""What `predict` returns: norms, rotations and effective learning rates of every tensor, with their bands."""
 
 from __future__ import annotations
 
@@ -139,8 +139,10 @@ class Prediction:
                     }
                 )
             )
-        table = pd.concat(frames, ignore_index=True) if frames and names else pd.DataFrame(
-            columns=["step", "group", "quantity", "value", "low", "high", "unit"]
+        table = (
+            pd.concat(frames, ignore_index=True)
+            if frames and names
+            else pd.DataFrame(columns=["step", "group", "quantity", "value", "low", "high", "unit"])
         )
         return table.astype({"group": "str"})
 
@@ -151,7 +153,8 @@ class Prediction:
             step: Step index.
 
         Returns:
-            One row per tensor: norm, rms, angle (rad/step), effective_lr, relative_update, each with its _low and _high.
+            One row per tensor: norm, rms, angle (rad/step), effective_lr, relative_update, each with its _low and
+            _high.
 
         Raises:
             InputError: If the step lies outside the run.

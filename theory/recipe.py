@@ -99,7 +99,7 @@ class Recipe:
         for group in self.groups:
             peak = self.optimizer.lr * group.lr_factor * self.decay_of(group)
             limit = 2.0 if coupled else 1.0
-            if not self.optimizer.decay is Decay.INDEPENDENT and peak >= limit:
+            if self.optimizer.decay is not Decay.INDEPENDENT and peak >= limit:
                 raise InputError(
                     f"lr * weight_decay = {peak:g} (group {group.name!r}) is not allowed: it must be below {limit:g}, "
                     "or every step overshoots zero."

@@ -52,8 +52,6 @@ class Angles:
     """rad/step."""
 
 
-
-
 def angle_of_chord(one_minus_cos: float | Array) -> float | Array:
     """Angle from 1 - cos, where the difference is known without cancellation.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,7 +51,9 @@ class Constant:
         self.check(steps)
         t = np.asarray(step, dtype=np.float64)
         ramp = np.minimum((t + 1) / max(self.warmup, 1), 1.0)
-        return np.where(t < self.warmup, ramp, self._after(np.maximum(t - self.warmup, 0.0), max(steps - self.warmup, 1)))
+        return np.where(
+            t < self.warmup, ramp, self._after(np.maximum(t - self.warmup, 0.0), max(steps - self.warmup, 1))
+        )
 
     def _after(self, t: Array, steps: int) -> Array:
         return np.ones_like(t)
@@ -146,7 +149,7 @@ class Piecewise(Constant):
         super().__post_init__()
         require(len(self.knots) > 0, "knots", self.knots, "a non-empty sequence of (step, multiplier)")
         pairs = tuple((whole("knots", s), finite("knots", m, high=1.0, open_high=False)) for s, m in self.knots)
-        increasing = all(a[0] < b[0] for a, b in zip(pairs, pairs[1:], strict=False))
+        increasing = all(a[0] < b[0] for a, b in pairwise(pairs))
         require(pairs[0][0] == 0 and increasing, "knots", self.knots, "steps that increase from 0")
         require(self.interpolation in ("constant", "linear"), "interpolation", self.interpolation, "constant or linear")
         object.__setattr__(self, "knots", pairs)

@@ -74,7 +74,9 @@ def from_dict(value: Any) -> Any:
     unknown = sorted(set(value) - names - {"kind"})
     if unknown:
         allowed = ", ".join(sorted(names))
-        raise InputError(f"{kind} has no field {unknown[0]!r} (given: {value[unknown[0]]!r}): its fields are {allowed}.")
+        raise InputError(
+            f"{kind} has no field {unknown[0]!r} (given: {value[unknown[0]]!r}): its fields are {allowed}."
+        )
     return cls(**{key: from_dict(item) for key, item in value.items() if key != "kind"})
 
 

@@ -21,8 +21,8 @@ def gpt2(
 ) -> tuple[Group, ...]:
     """Tensors of a GPT-2 with tied head, initialised as nanoGPT does (0.02, residual projections 0.02/sqrt(2 layers)).
 
-    Matrices and embeddings are decayed, gains and biases are not (nanoGPT's rule). None is marked scale-invariant: without
-    normalised queries and keys none of them is exactly.
+    Matrices and embeddings are decayed, gains and biases are not (nanoGPT's rule). None is marked scale-invariant:
+    without normalised queries and keys none of them is exactly.
 
     Args:
         size: "124m", "350m", "774m" or "1558m".
@@ -71,7 +71,9 @@ def gpt2(
     for layer in range(layers):
         at = f"transformer.h.{layer}"
         groups += norm(f"{at}.ln_1") + fused(f"{at}.attn.c_attn") + linear(f"{at}.attn.c_proj", d, d, residual)
-        groups += norm(f"{at}.ln_2") + linear(f"{at}.mlp.c_fc", 4 * d, d) + linear(f"{at}.mlp.c_proj", d, 4 * d, residual)
+        groups += (
+            norm(f"{at}.ln_2") + linear(f"{at}.mlp.c_fc", 4 * d, d) + linear(f"{at}.mlp.c_proj", d, 4 * d, residual)
+        )
     return (*groups, *norm("transformer.ln_f"))
 
 
@@ -94,7 +96,9 @@ def resnet18(num_classes: int = 10) -> tuple[Group, ...]:
 
     def conv(name: str, out: int, into: int, kernel: int) -> None:
         # U(-b, b) with b = 1/sqrt(fan_in) has variance 1/(3 fan_in)
-        groups.append(Group(f"{name}.weight", (out, into, kernel, kernel), scale_invariant="row", norm0=math.sqrt(out / 3)))
+        groups.append(
+            Group(f"{name}.weight", (out, into, kernel, kernel), scale_invariant="row", norm0=math.sqrt(out / 3))
+        )
 
     def batchnorm(name: str, width: int) -> None:
         groups.append(Group(f"{name}.weight", (width,), norm0=math.sqrt(width)))
@@ -115,5 +119,8 @@ def resnet18(num_classes: int = 10) -> tuple[Group, ...]:
                 batchnorm(f"{at}.shortcut.1", width)
             into = width
     head = math.sqrt(num_classes / 3)
-    groups += [Group("fc.weight", (num_classes, 512), norm0=head), Group("fc.bias", (num_classes,), norm0=head / math.sqrt(512))]
+    groups += [
+        Group("fc.weight", (num_classes, 512), norm0=head),
+        Group("fc.bias", (num_classes,), norm0=head / math.sqrt(512)),
+    ]
     return tuple(groups)

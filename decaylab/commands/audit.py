@@ -16,11 +16,11 @@ from theory.errors import InputError
 
 @dataclass(frozen=True)
 class Audit:
-    """Audit an experiment, or anyone's model: parameter, shape, group, decayed, scale-invariant, convention, equilibrium."""
+    """Audit an experiment, or anyone's model: what is decayed, how, what is scale-invariant, where it would settle."""
 
     target: Annotated[str, tyro.conf.Positional]
-    """Name of an experiment, or module:function; the function returns (model, optimizer) or (model, optimizer, loss_fn, batch),
-    where loss_fn(model, batch) is a scalar loss."""
+    """Name of an experiment, or module:function; the function returns (model, optimizer) or (model, optimizer, loss_fn,
+    batch), where loss_fn(model, batch) is a scalar loss."""
     seed: int = 0
     """Seed of an experiment."""
     json: bool = False
@@ -45,7 +45,7 @@ class Audit:
         print_table(table, title=f"{self.target}: {type(model).__name__}, {type(optimizer).__name__}", number=".3g")
         print_lines(
             [
-                "radial = |<g,w>|/(|g||w|), loss_change and gradient_change at twice the scale: 0 if the loss ignores the scale.",
+                "radial = |<g,w>|/(|g||w|), loss_change, gradient_change at twice the scale: 0 if the loss ignores it.",
                 "equilibrium_norm and equilibrium_angle (rad/step) hold at the present rates, for noise alone.",
             ]
         )

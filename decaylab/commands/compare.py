@@ -49,7 +49,9 @@ class Compare:
             record = Record(path)
             _ = record.description  # a sentence if this is no run directory
             comparison = compare(record, quantities=self.quantity)
-            when = "written before step 0" if comparison.preregistered else "NOT written before step 0, or changed since"
+            when = (
+                "written before step 0" if comparison.preregistered else "NOT written before step 0, or changed since"
+            )
             table = comparison.table(self.start, self.stop)
             if self.json:
                 results.append({"run": str(path), "preregistered": comparison.preregistered, "table": table})

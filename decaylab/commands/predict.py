@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+
 from decaylab.output import print_json, print_lines, print_table
 from theory import shapes
 from theory.errors import InputError
@@ -166,7 +167,9 @@ def summary(prediction: Prediction, table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns tensors, like (the first of them), and for every step rms and mrad/step.
     """
-    wide = table[table["quantity"].isin(["rms", "angle"])].pivot(index="group", columns=["step", "quantity"], values="value")
+    wide = table[table["quantity"].isin(["rms", "angle"])].pivot(
+        index="group", columns=["step", "quantity"], values="value"
+    )
     wide = wide.reindex([group.name for group in prediction.recipe.groups])
     rounded = wide.map(lambda value: float(f"{value:.3g}") if np.isfinite(value) else value)
     rows = []
@@ -191,7 +194,8 @@ def title(prediction: Prediction) -> str:
     recipe = prediction.recipe
     return (
         f"{type(recipe.optimizer).__name__} lr={recipe.optimizer.lr:g} weight_decay={recipe.optimizer.weight_decay:g} "
-        f"({recipe.optimizer.decay.value}), {type(recipe.schedule).__name__}, {recipe.steps:,} steps, recipe {recipe.hash[:8]}"
+        f"({recipe.optimizer.decay.value}), {type(recipe.schedule).__name__}, "
+        f"{recipe.steps:,} steps, recipe {recipe.hash[:8]}"
     )
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Validate:
     """Predict five runs, train them on embedded real data, measure, compare, and write a report: the main job.
 
-    Takes a few minutes on two CPU cores and downloads nothing. Exit code 0 if all bounds hold, 1 if one fails, 2 on misuse.
-    If it is stopped or killed, the same command continues it.
+    Takes a few minutes on two CPU cores and downloads nothing. Exit code 0 if all bounds hold, 1 if one fails, 2 on
+    misuse. If it is stopped or killed, the same command continues it.
     """
 
     scale: Literal["cpu", "gpu"] = "cpu"
@@ -55,7 +55,9 @@ class Validate:
         configs = validation(seed=self.seed, scale=self.scale)
         workers = self.workers or (1 if self.scale == "gpu" else min(len(configs), os.cpu_count() or 1))
         if not self.json:
-            print_lines([f"Training {len(configs)} runs, {workers} at a time; predictions are written before step 0 of each."])
+            print_lines(
+                [f"Training {len(configs)} runs, {workers} at a time; predictions are written before step 0 of each."]
+            )
         done = run_all(list(configs.values()), self.runs, workers=workers, predict=predict_run)
         records = dict(zip(configs, done, strict=True))
         reasons = unfinished(records)
@@ -71,7 +73,9 @@ class Validate:
         else:
             table = checks_table(checks).assign(measured=lambda frame: frame["measured"].map("{:.4f}".format))
             print_table(table.drop(columns=["seeds"]), title="Checks (bounds fixed in code before the runs)")
-            print_lines([f"{'All bounds hold' if passed else 'A BOUND FAILED'}; {time.perf_counter() - began:.0f} seconds."])
+            print_lines(
+                [f"{'All bounds hold' if passed else 'A BOUND FAILED'}; {time.perf_counter() - began:.0f} seconds."]
+            )
             print_lines((str(path) for path in files), bullet="  ")
         return 0 if passed else 1
 
@@ -91,9 +95,10 @@ def write_results(
     Returns:
         The files, the report first.
     """
+    from bridge.report import FigureItem, Section, TableItem, write_report
+
     from bridge.check import checks_table
     from bridge.narrative import layer_table, summary, tensor_table
-    from bridge.report import FigureItem, Section, TableItem, write_report
     from bridge.validation import c2_prediction, calibrated_prediction, recipe_of, why_not_judged
     from empirics.files import write_atomic
     from paper.figures import language_model, residual_network
@@ -118,10 +123,14 @@ def write_results(
         scalars(records, seed=seed),
     )
     captions = (
-        f"Norm and rotation of every matrix of the decayed GPT-2: predicted before step 0 (dashed, with its band), predicted again "
-        f"at step {steps // 2:,} from the norm curve of the second quarter (one scalar per matrix), and measured. 1 seed.",
-        "Left: rotation of every convolution of the scale-invariant ResNet against lr*weight_decay alone. Middle: its norms against "
-        "the prediction from the gradients' size in epochs 5-10. Right: test error and Jacobian norm with and without decay. 1 seed.",
+        "Norm and rotation of every matrix of the decayed GPT-2: predicted before step 0 (dashed, with its band), "
+        "predicted again "
+        f"at step {steps // 2:,} from the norm curve of the second quarter (one scalar per matrix), and measured. 1 "
+        "seed.",
+        "Left: rotation of every convolution of the scale-invariant ResNet against lr*weight_decay alone. Middle: its "
+        "norms against "
+        "the prediction from the gradients' size in epochs 5-10. Right: test error and Jacobian norm with and without "
+        "decay. 1 seed.",
     )
     save(text, folder / "language_model")
     save(images, folder / "residual_network")
@@ -130,20 +139,32 @@ def write_results(
     sections = [
         Section(
             "A small GPT-2, one pass over Python sources",
-            ("A prediction made before the data cannot know the signal in the gradients. It is judged where the law is known to hold "
-             "(MLP matrices); the other tensors are predicted, shown and explained.",),
+            (
+                "A prediction made before the data cannot know the signal in the gradients. It is judged where the law "
+                "is known to hold "
+                "(MLP matrices); the other tensors are predicted, shown and explained.",
+            ),
             (FigureItem("Predicted and measured, matrix by matrix", captions[0], to_svg(text)),),
             (
-                TableItem("Decayed run, tensor by tensor", "Residual = predicted/measured - 1, from a tenth of the run on.",
-                          tensor_table(decayed, start=steps // 10)),
-                TableItem("Undecayed run, tensor by tensor", "Residual = predicted/measured - 1, from a tenth of the run on.",
-                          tensor_table(records["lm-undecayed"], start=steps // 10)),
+                TableItem(
+                    "Decayed run, tensor by tensor",
+                    "Residual = predicted/measured - 1, from a tenth of the run on.",
+                    tensor_table(decayed, start=steps // 10),
+                ),
+                TableItem(
+                    "Undecayed run, tensor by tensor",
+                    "Residual = predicted/measured - 1, from a tenth of the run on.",
+                    tensor_table(records["lm-undecayed"], start=steps // 10),
+                ),
             ),
         ),
         Section(
             "A BatchNorm ResNet on noisy digits",
-            ("For scale-invariant layers under SGD the rotation at stationary norm follows from lr*weight_decay alone; the norm needs "
-             "the gradients' size, which only the data can tell.",),
+            (
+                "For scale-invariant layers under SGD the rotation at stationary norm follows from lr*weight_decay "
+                "alone; the norm needs "
+                "the gradients' size, which only the data can tell.",
+            ),
             (FigureItem("Rotation, norms, and what decay is good for", captions[1], to_svg(images)),),
             (TableItem("Scale-invariant run, layer by layer", "Epochs 20 to 60.", layer_table(invariant)),),
         ),

@@ -1,0 +1,1 @@
+"""Probes: what a network is doing, measured without touching its training."""

@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, when)
         files.write_file(path, data)
 
     monkeypatch.setattr(checkpoint, "write_file", full)
-    with pytest.raises(DiskFullError, match="The disk is full: .*step-00000002 could not be written"):
+    with pytest.raises(DiskFullError, match=r"The disk is full: .*step-00000002 could not be written"):
         save(tmp_path, 2, model=model, optimizer=optimizer, keep=1)
     assert os.listdir(tmp_path) == ["step-00000001"]
     assert load_latest(tmp_path, model=model, optimizer=optimizer) == 1

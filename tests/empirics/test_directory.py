@@ -1,7 +1,7 @@
 import errno
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -22,9 +22,8 @@ CONFIG = TrainConfig(
 )
 
 
-@dataclass
 class Expected:
-    recipe: Recipe = Recipe(CONFIG.optimizer, steps=9, groups=(Group("w", (2,)),))
+    recipe = Recipe(CONFIG.optimizer, steps=9, groups=(Group("w", (2,)),))
 
     def table(self):
         return pd.DataFrame({"step": [0], "group": ["w"], "quantity": ["norm"], "value": [1.0]})
@@ -41,7 +40,7 @@ def test_a_new_run_holds_what_is_known_before_step_0(tmp_path):
     record = Record(path)
     assert record.status == "partial"
     assert record.config == CONFIG
-    assert record.recipe == Expected().recipe
+    assert record.recipe == Expected.recipe
     assert record.prediction().equals(Expected().table())
     assert record.preregistered
     assert record.description["data_hash"] == "abc"
@@ -115,6 +114,6 @@ def test_a_full_disk_leaves_no_torn_line(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(directory, "_write_all", half)
-        with pytest.raises(DiskFullError, match="metrics.jsonl could not be written"):
+        with pytest.raises(DiskFullError, match=r"metrics\.jsonl could not be written"):
             run.append([(1, {"loss": {"": 1.0}})])
     assert (tmp_path / "metrics.jsonl").read_bytes() == before

@@ -10,7 +10,14 @@ import pytest
 from empirics.lock import Lock
 from theory.errors import InputError
 
-HOLD = "import sys, time, pathlib; from empirics.lock import Lock; l = Lock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from pathlib import Path
+from empirics.lock import Lock
+lock = Lock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
 
 
 def holder(folder):

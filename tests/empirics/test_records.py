@@ -29,9 +29,9 @@ def test_series_and_pivot(record):
 
 
 def test_what_was_not_measured_is_refused_with_what_was(record):
-    with pytest.raises(InputError, match="quantity = 'test_error' .* angle, loss, norm"):
+    with pytest.raises(InputError, match=r"quantity = 'test_error' .* angle, loss, norm"):
         record.series("test_error")
-    with pytest.raises(InputError, match="tensor = 'c' .* 'b', 'a'"):
+    with pytest.raises(InputError, match=r"tensor = 'c' .* 'b', 'a'"):
         record.series("norm", "c")
 
 
@@ -72,8 +72,8 @@ def test_status_goes_by_the_files(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is not a run directory: it has no config.json"):
+    with pytest.raises(InputError, match=r"is not a run directory: it has no config\.json"):
         _ = Record(tmp_path).config
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="config.json is damaged"):
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
         _ = Record(tmp_path).config

@@ -16,15 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from empirics import checkpoint, log
+from empirics import checkpoint
 from empirics.config import TrainConfig
 from empirics.data import ImageData, TextData
 from empirics.directory import RunDirectory
 from empirics.files import DiskFullError
 from empirics.interrupt import Interrupted
 from empirics.models import GPT2Config, ResNetConfig
-from empirics.optimizers import build_optimizer
-from empirics.probes.rotation import Rotation
 from empirics.train import train
 from theory.errors import InputError
 from theory.optimizers import SGD, AdamW
@@ -106,6 +104,11 @@ def child(config: TrainConfig, root: Path, step: int, sign: str) -> subprocess.C
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+def signal_after(steps: int, number: int):
+    """A `progress` that sends this process a signal, once."""
+    return lambda done, *_: os.kill(os.getpid(), number) if done == steps else None
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "resnet"])
 def test_killed_at_a_random_step_and_resumed_is_bitwise_uninterrupted(kind, request, tmp_path):
     config = request.getfixturevalue(kind)
@@ -131,11 +134,8 @@ def test_sigterm_saves_says_how_to_go_on_and_exits_130(gpt2, tmp_path):
 
 
 def test_ctrl_c_in_this_process(gpt2, tmp_path):
-    def press(done, steps, loss):
-        os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(Interrupted, match="was stopped and saved after 8 of 40 steps: the same command continues it"):
-        train(gpt2, tmp_path, progress=press)
+        train(gpt2, tmp_path, progress=signal_after(7, signal.SIGINT))
     assert train(gpt2, tmp_path).status == "finished"
 
 
@@ -198,7 +198,7 @@ def test_the_loop_is_the_plain_loop(gpt2, tmp_path):
     saved = load_file(record.path / "checkpoints" / "step-00000040" / "model.safetensors")
     for name, weights in model.named_parameters():
         assert torch.allclose(saved[name], weights, atol=1e-5)
-    norm0 = record.pivot("norm0").loc[0]
+    norm0 = record.pivot("norm0").loc[0]  # noqa: PD010
     initial = config.model.build(config.seed).get_parameter("transformer.wte.weight")
     assert norm0["transformer.wte.weight"] == pytest.approx(initial.norm().item(), rel=1e-6)
 
@@ -222,7 +222,7 @@ def test_images_are_evaluated_at_the_end(resnet, tmp_path):
     record = train(resnet, tmp_path)
     for quantity in ("test_error", "test_loss", "train_error", "train_loss_fresh"):
         assert record.series(quantity).index.tolist() == [29]
-    assert len(record.pivot("angle")) == 30
+    assert len(record.pivot("angle")) == 30  # noqa: PD010
 
 
 def test_what_diverges_is_a_result(gpt2, tmp_path):
@@ -259,11 +259,8 @@ def test_the_prediction_comes_before_step_0_once_and_changes_nothing(gpt2, tmp_p
         calls.append(torch.rand(5))  # uses random numbers
         return Expected()
 
-    def stop(done, steps, loss):
-        os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(Interrupted):
-        train(gpt2, tmp_path / "run", predict=predict, progress=stop)
+        train(gpt2, tmp_path / "run", predict=predict, progress=signal_after(7, signal.SIGTERM))
     record = train(gpt2, tmp_path / "run", predict=predict)
     assert len(calls) == 1
     assert record.preregistered
@@ -281,7 +278,7 @@ def test_a_finished_run_is_left_alone(gpt2, tmp_path, monkeypatch):
 
 def test_another_configuration_another_writer_other_data_and_no_resume_are_refused(gpt2, tmp_path):
     with pytest.raises(Interrupted):
-        train(gpt2, tmp_path, progress=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        train(gpt2, tmp_path, progress=signal_after(7, signal.SIGTERM))
     path = tmp_path / gpt2.directory
     with pytest.raises(InputError, match="holds a partial run: resume it, or remove the directory"):
         train(gpt2, tmp_path, resume=False)
@@ -315,14 +312,14 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(gpt2, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_file", full)
-        with pytest.raises(DiskFullError, match="The disk is full: .* free space and resume"):
+        with pytest.raises(DiskFullError, match=r"The disk is full: .* free space and resume"):
             train(gpt2, tmp_path / "full")
     folder = tmp_path / "full" / gpt2.directory / "checkpoints"
     assert [path.name for path in checkpoint.checkpoints(folder)] == ["step-00000010", "step-00000020"]
     assert outcome(train(gpt2, tmp_path / "full")) == outcome(whole)
 
 
-def test_bf16_and_compile_train_to_about_the_same_loss(gpt2, tmp_path):
+def test_bf16_trains_to_about_the_same_loss(gpt2, tmp_path):
     base = replace(gpt2, model=replace(gpt2.model, dropout=0.0))
     reference = train(base, tmp_path).series("loss")
     found = train(replace(base, precision="bf16"), tmp_path).series("loss")

@@ -1,0 +1,1 @@
+"""Where norms and rotations settle, one law per file."""

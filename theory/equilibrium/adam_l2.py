@@ -41,7 +41,9 @@ def adam_l2_equilibrium(
     s = np.atleast_1d(np.asarray(s_unit, dtype=np.float64))
     n = np.ones_like(s) if counts is None else np.atleast_1d(np.asarray(counts, dtype=np.float64))
     require(bool(np.all(s > 0)) and n.shape == s.shape, "s_unit", s.tolist()[:4], "positive, as many as counts")
-    require(finite("lr", lr) * finite("weight_decay", weight_decay) > 0, "lr * weight_decay", lr * weight_decay, "positive")
+    require(
+        finite("lr", lr) * finite("weight_decay", weight_decay) > 0, "lr * weight_decay", lr * weight_decay, "positive"
+    )
     b1 = finite("betas[0]", betas[0], high=1.0)
     squared = (lr * float(n @ s) / (2 * weight_decay)) ** (2 / 3)
     per_coordinate = np.full_like(s, squared / n.sum())
@@ -57,7 +59,9 @@ def adam_l2_equilibrium(
         if change < 1e-13:
             break
     else:
-        raise InputError(f"lr = {lr:g}, weight_decay = {weight_decay:g}: the norm does not settle (decay dominates the noise).")
+        raise InputError(
+            f"lr = {lr:g}, weight_decay = {weight_decay:g}: the norm does not settle (decay dominates the noise)."
+        )
     chord = float(n @ (per_coordinate * step)) / (1 + b1) / squared
     return Equilibrium(
         norm=math.sqrt(squared),

@@ -42,8 +42,8 @@ def adamw_equilibrium(
 
     Leading order rms = sqrt(lr/(2 wd)) and angle = sqrt(2 lr wd (1-beta1)/(1+beta1)) (Kosson et al., arXiv 2305.17212);
     here exact in lr*wd for the linear skeleton and first order in (kurtosis-1)(1-beta2) for the second moment's noise.
-    Accuracy 0.4 % (1 % for kurtosis > 4 with beta2 < 0.98). Invalid for beta2 < 0.9 (use `adamw_equilibrium_gaussian`), for
-    eps comparable to the gradient's RMS, and where a signal rather than noise drives the weights.
+    Accuracy 0.4 % (1 % for kurtosis > 4 with beta2 < 0.98). Invalid for beta2 < 0.9 (use `adamw_equilibrium_gaussian`),
+    for eps comparable to the gradient's RMS, and where a signal rather than noise drives the weights.
 
     Args:
         lr: Learning rate.

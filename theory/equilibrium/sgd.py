@@ -35,7 +35,9 @@ def sgd_gain(
     rho = kappa * lr * weight_decay
     require(rho > 0, "lr * weight_decay", lr * weight_decay, "positive: without decay the norm grows and never settles")
     if rho >= 2 * (1 + momentum):
-        raise InputError(f"lr * weight_decay = {rho:g} is not allowed: it must be below {2 * (1 + momentum):g} to be stable.")
+        raise InputError(
+            f"lr * weight_decay = {rho:g} is not allowed: it must be below {2 * (1 + momentum):g} to be stable."
+        )
     if not nesterov:
         gain = kappa * lr * (1 + momentum) / (weight_decay * (1 - momentum) * (2 * (1 + momentum) - rho))
         return gain, rho / (1 + momentum)
@@ -62,9 +64,9 @@ def sgd_equilibrium(
     R = K g2, where R = E||w||^2. Heavy ball: K = kappa*lr*(1+mu)/(wd*(1-mu)*(2(1+mu)-kappa*lr*wd)) and
     cos = 1 - kappa*lr*wd/(1+mu), with kappa = 1 - dampening; the rotation does not depend on the gradients at all.
 
-    Source: leading order Kosson et al., arXiv 2305.17212, and Wan et al., arXiv 2006.08419; the exact gain, Nesterov and
-    dampening by Yule-Walker (docs, "SGD equilibrium"). Accuracy: 0.4 % (scale-invariant), 0.3 % (fixed). Fails where
-    gradients are correlated in time: the norm then comes out too high, the angle stays right.
+    Source: leading order Kosson et al., arXiv 2305.17212, and Wan et al., arXiv 2006.08419; the exact gain, Nesterov
+    and dampening by Yule-Walker (docs, "SGD equilibrium"). Accuracy: 0.4 % (scale-invariant), 0.3 % (fixed). Fails
+    where gradients are correlated in time: the norm then comes out too high, the angle stays right.
 
     Args:
         lr: Learning rate.
@@ -86,7 +88,9 @@ def sgd_equilibrium(
         0.04473
     """
     if (c2 is None) == (g2 is None):
-        raise InputError("c2 and g2: give exactly one, c2 for scale-invariant weights or g2 for gradients of fixed size.")
+        raise InputError(
+            "c2 and g2: give exactly one, c2 for scale-invariant weights or g2 for gradients of fixed size."
+        )
     gain, chord = sgd_gain(lr, weight_decay, momentum, dampening, nesterov)
     squared = math.sqrt(gain * finite("c2", c2)) if c2 is not None else gain * finite("g2", g2)
     kappa = 1.0 - dampening if momentum else 1.0

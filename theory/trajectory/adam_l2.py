@@ -1,4 +1,4 @@
-"""Adam with coupled L2 under any schedule: SGD with momentum whose rate is divided by the gradient's root mean square."""
+"""Adam with coupled L2 under any schedule: SGD with momentum, its rate divided by the gradient's root mean square."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def adam_l2_moments(
 ) -> tuple[Array, Array]:
     """Squared norm after, and rotation during, every step of torch.optim.Adam with `weight_decay`, for n tensors.
 
-    Every coordinate of a tensor is taken alike: second moment v = E g^2 + weight_decay^2 E w^2, first moment as SGD with momentum
-    and dampening beta1 at the rate lr/sqrt(v). The equilibrium is `adam_l2_equilibrium` with one kind of coordinate.
+    Every coordinate of a tensor is taken alike: second moment v = E g^2 + weight_decay^2 E w^2, first moment as SGD
+    with momentum and dampening beta1 at the rate lr/sqrt(v). The equilibrium is `adam_l2_equilibrium` with one kind of
+    coordinate.
 
     Args:
         lr: Learning rate per step, shape (T,).

@@ -55,10 +55,10 @@ def adamw_trajectory(
 ) -> Trajectory:
     """Norm and rotation of torch.optim.AdamW, step by step, under white gradient noise.
 
-    State: W = E||w||^2, X = E<w,m>, M = E||m||^2 and the second moment V (per coordinate). Scale-invariant gradients have
-    size 1/||w||, so V lags behind 1/W: that is what makes early AdamW differ from a momentum-free ODE. The one-step
-    variance of the update (U) enters the angle, the long-run variance (S) the norm. Source: derived from the update rule
-    (docs, "AdamW trajectory"). Accuracy: norm 1 %, angle 3 % a step, 1 % averaged over 50 steps.
+    State: W = E||w||^2, X = E<w,m>, M = E||m||^2 and the second moment V (per coordinate). Scale-invariant gradients
+    have size 1/||w||, so V lags behind 1/W: that is what makes early AdamW differ from a momentum-free ODE. The
+    one-step variance of the update (U) enters the angle, the long-run variance (S) the norm. Source: derived from the
+    update rule (docs, "AdamW trajectory"). Accuracy: norm 1 %, angle 3 % a step, 1 % averaged over 50 steps.
 
     Args:
         schedule: Learning rates, shape (T,), or a mapping such as {"kind": "cosine", "peak": 1e-3, "steps": 1000}.

@@ -1,9 +1,10 @@
-"""The fast solver: norms of many tensors under any schedule, at a cost that hardly grows with their number or the steps'.
+"""The fast solver: norms of many tensors under any schedule, at a cost that hardly grows with their number.
 
-The weights' mean square obeys w' = a^2 w + s f. The step's shrink a and source s follow from the schedule alone (momentum,
-bias corrections and kinks included) and are summed exactly between nodes, once for all tensors that share a rate and a decay;
-f is what the weights' own norm does to the gradients (1/w for scale-invariant SGD, the lag of the second moment behind it for
-AdamW) and varies slowly. At the start and after every jump of the rate the exact recursion runs until things are quiet.
+The weights' mean square obeys w' = a^2 w + s f. The step's shrink a and source s follow from the schedule alone
+(momentum, bias corrections and kinks included) and are summed exactly between nodes, once for all tensors that share a
+rate and a decay; f is what the weights' own norm does to the gradients (1/w for scale-invariant SGD, the lag of the
+second moment behind it for AdamW) and varies slowly. At the start and after every jump of the rate the exact recursion
+runs until things are quiet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from theory.results import angle_of_chord
 from theory.trajectory.segments import Array, Indices, nodes, restarts, segment_sums
 
 QUIET = 2e-3
-"""The exact recursion runs until, for five memories of the momentum, no mean square changes by more than this in one."""
+"""The exact recursion runs until, for five memories of the momentum, no mean square changes by this much."""
 LONGEST_BURST = 3_000
 """... but no longer than this many steps after each restart, once no mean square changes by more than `QUIET_ENOUGH`."""
 QUIET_ENOUGH = 2e-2

@@ -46,7 +46,7 @@ class AdamWSystem:
 
         a, t = 1 - shrink, np.arange(1, len(lr) + 1)
         self.step = lr / (1 - b1**t)
-        moment = (1 - b1) / (1 + b1) * (1 - b1 ** (2 * t))
+        moment: Array = (1 - b1) / (1 + b1) * (1 - np.power(b1, 2.0 * t))
         memory = linear_recursion(a * b1, self.step * moment)
         previous = np.concatenate([[0.0], memory[:-1]])
         own = self.step**2 * moment
@@ -86,7 +86,9 @@ class AdamWSystem:
 
     def sums(self, start: int, stop: int, at: Indices) -> list[Array]:
         """Product of a^2 and sum of the source over each segment."""
-        return whole_segments(self.drive.shrink[start:stop] ** 2, [self.drive.source[start:stop], self.drive.cross[start:stop]], at)
+        return whole_segments(
+            self.drive.shrink[start:stop] ** 2, [self.drive.source[start:stop], self.drive.cross[start:stop]], at
+        )
 
     def slow(self, t: int, count: int, sums: tuple[float, ...]) -> tuple[Array, Array]:
         """Take `count` steps, f averaged between its ends, by fixed-point iteration on the norm at the end."""
@@ -98,7 +100,9 @@ class AdamWSystem:
         for _ in range(2):
             m, v = average_step(self.m, b1_squared, count, q, ratio), average_step(self.v, b2, count, q, ratio)
             late = lag(self.betas[0], self._growth(ratio, v, t, count)) - 1
-            after = product * self.w + (growth + cross * late) * self.growth_ratio * 0.5 * (first + self._share(m, v, t + count))
+            after = product * self.w + (growth + cross * late) * self.growth_ratio * 0.5 * (
+                first + self._share(m, v, t + count)
+            )
             ratio = ratio_of(self.w, after, self.scale_invariant)
         late = lag(self.betas[0], self._growth(ratio, v, t, count)) - 1
         self.w, self.m, self.v, self.z = after, m, v, ratio ** (1 / count)

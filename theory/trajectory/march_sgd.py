@@ -51,8 +51,8 @@ def sgd_drive(lr: Array, shrink: Array, momentum: float = 0.0, dampening: float 
 class SGDSystem:
     """Squared norms of n tensors under SGD.
 
-    For scale-invariant tensors the square of w obeys a nearly linear recursion, y' = a^4 y + 2 a^2 s c2 + s^2 c2^2/y, which
-    stays exact over segments much longer than the relaxation time.
+    For scale-invariant tensors the square of w obeys a nearly linear recursion, y' = a^4 y + 2 a^2 s c2 + s^2 c2^2/y,
+    which stays exact over segments much longer than the relaxation time.
 
     Args:
         drive: From `sgd_drive`.

@@ -19,7 +19,8 @@ def learning_rates(schedule: Rates) -> Array:
     """Learning rate at t = 0 .. steps-1.
 
     Args:
-        schedule: The rates themselves, or a mapping with `kind` (constant, linear, cosine, invsqrt, wsd), `peak`, `steps`
+        schedule: The rates themselves, or a mapping with `kind` (constant, linear, cosine, invsqrt, wsd), `peak`,
+            `steps`
             and the kind's own parameters (`warmup`, `final`, `decay`).
 
     Returns:
@@ -41,7 +42,11 @@ def learning_rates(schedule: Rates) -> Array:
 
 
 def _from_mapping(spec: dict[str, Any]) -> Array:
-    kind, peak, steps = spec.pop("kind", None), finite("peak", spec.pop("peak", None)), whole("steps", spec.pop("steps", None), low=1)
+    kind, peak, steps = (
+        spec.pop("kind", None),
+        finite("peak", spec.pop("peak", None)),
+        whole("steps", spec.pop("steps", None), low=1),
+    )
     kinds: dict[str, type] = {
         "constant": Constant,
         "linear": Linear,
