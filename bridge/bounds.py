@@ -9,7 +9,7 @@ UPDATE = 0.15
 ANGLE_MLP = 0.15
 """A-priori angle of the MLP matrices, RMS from a tenth of the run to its end [0.04]."""
 ANGLE_RATIO = 0.20
-"""Angle of the decayed over that of the undecayed run, same steps: MLP matrices each, all block matrices in the median [0.07]."""
+"""Angle of the decayed over that of the undecayed run: MLP matrices each; all block matrices in the median [0.07]."""
 NORM_CALIBRATED = 0.20
 """Norm in the second half after calibration on the second quarter, every block matrix, every window [0.15]."""
 NORM_CALIBRATED_MEDIAN = 0.10

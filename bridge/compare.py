@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -142,7 +143,7 @@ def _windows(tensor: str, quantity: str, predicted: pd.DataFrame, measured: pd.S
     columns = {name: _interpolate(steps, at, predicted[name].to_numpy()) for name in ("value", "low", "high")}
     edges = np.unique(np.linspace(0, len(steps), min(count, len(steps)) + 1).astype(int))
     rows = []
-    for i, j in zip(edges[:-1], edges[1:], strict=True):
+    for i, j in pairwise(edges.tolist()):
         value, low, high = (_rms(columns[name][i:j]) for name in ("value", "low", "high"))
         seen = _rms(measured.to_numpy()[i:j])
         residual = value / seen - 1 if seen > 0 else np.nan

@@ -177,7 +177,7 @@ class Record:
             InputError: If it was not measured; lists what was.
         """
         table = self._of(quantity)
-        wide = table.pivot(index="step", columns="tensor", values="value") - one value a cell
+        wide = table.pivot(index="step", columns="tensor", values="value")
         return wide.reindex(columns=table["tensor"].unique())
 
     def _of(self, quantity: str) -> pd.DataFrame:

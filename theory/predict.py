@@ -52,7 +52,8 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
 
     Example:
         >>> from theory.schedules import Cosine
-        >>> recipe = Recipe(AdamW(lr=1e-3, weight_decay=0.1), Cosine(warmup=10), 100, (Group("w", (64, 64), norm0=1.3),))
+        >>> matrix = Group("w", (64, 64), norm0=1.3)
+        >>> recipe = Recipe(AdamW(lr=1e-3, weight_decay=0.1), Cosine(warmup=10), 100, (matrix,))
         >>> round(float(predict(recipe).at(99).loc["w", "norm"]), 2)
         1.65
     """

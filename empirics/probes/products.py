@@ -95,7 +95,12 @@ class ByList:
     def before(self, active: Sequence[int]) -> None:
         """As in `ByTensor`."""
         views, copies = [self.views[i] for i in active], [self.copies[i] for i in active]
-        torch._foreach_copy_(copies, [view.of(view.parameter) for view in views])
+        weights = [view.of(view.parameter) for view in views]
+        if any(map(is_sharded, weights)):  # torch has no foreach copy of DTensors
+            for copy, live in zip(copies, weights, strict=True):
+                copy.copy_(live)
+        else:
+            torch._foreach_copy_(copies, weights)
         grads = [view.of(view.parameter.grad) for view in views if view.parameter.grad is not None]
         self.rows = norms(grads), norms(copies)
 
@@ -110,8 +115,13 @@ class ByList:
 
 def meter(views: Sequence[TensorView]) -> ByTensor | ByList:
     """The faster of the two for these tensors."""
-    plain = all(view.parameter.device.type == "cpu" and not hasattr(view.parameter, "full_tensor") for view in views)
+    plain = all(view.parameter.device.type == "cpu" and not is_sharded(view.parameter) for view in views)
     return ByTensor(views) if plain else ByList(views)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this is a DTensor, asked without importing torch.distributed.tensor, which takes a second."""
+    return hasattr(tensor, "full_tensor")
 
 
 def norms(vectors: Sequence[Tensor]) -> Tensor:
@@ -124,7 +134,7 @@ def norms(vectors: Sequence[Tensor]) -> Tensor:
         Float64 vector, one norm a tensor, on the device of the first.
     """
     each = torch._foreach_norm(list(vectors), 2, dtype=torch.float64)
-    each = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in each]
+    each = [norm.full_tensor() if is_sharded(norm) else norm for norm in each]
     return torch.stack([norm.to(each[0].device) for norm in each])
 
 

@@ -19,7 +19,7 @@ from theory.results import angle_of_chord
 from theory.trajectory.segments import Array, Indices, nodes, restarts, segment_sums
 
 QUIET = 2e-3
-"""The exact recursion runs until, for five memories of the momentum, no mean square changes by this much."""
+"""The exact recursion ends when no mean square changed by this much within any of the last five momentum memories."""
 LONGEST_BURST = 3_000
 """... but no longer than this many steps after each restart, once no mean square changes by more than `QUIET_ENOUGH`."""
 QUIET_ENOUGH = 2e-2

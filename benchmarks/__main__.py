@@ -1,0 +1,27 @@
+"""Run the benchmarks: python -m benchmarks [--nanogpt DIR]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tyro
+
+from benchmarks import loop_throughput, rotation_cost
+
+
+def main(*, nanogpt: Path | None = None, out: Path = Path(__file__).parent / "results") -> None:
+    """Run every benchmark and write its result as JSON.
+
+    Args:
+        nanogpt: Checkout of github.com/karpathy/nanoGPT; without it the comparison with its loop is left out.
+        out: Folder for the results.
+    """
+    rotation_cost.main(out=out)
+    if nanogpt is None:
+        print("loop_throughput: left out, it needs --nanogpt DIR")
+    else:
+        loop_throughput.main(nanogpt=nanogpt, out=out)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
