@@ -5,8 +5,8 @@ Rows of the result, with weights w before and w' after the step, gradient g and 
 
     |g|^2, |w|^2, |D|^2, <w', D>
 
-Two ways to the same numbers: tensor by tensor with dot products, which keeps each tensor in a CPU's cache, and list by
-list with torch's foreach kernels, which are few launches on a GPU and reduce a DTensor over all its shards.
+Two ways to the same numbers. Dot products are the fastest on a CPU, where a float64 norm first converts the whole tensor.
+Norms of lists are a few kernel launches on a GPU, accumulate in float64 as they read, and reduce DTensors over all shards.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from empirics.tensors import TensorView
 CHUNK = 2**16  # a float32 dot product loses digits with its length: 1e-5 at a million terms, 1e-3 at 40 million
 
 
-class Slot:
-    """Room for a copy of one tensor, and quick access to the live one."""
+class Vector:
+    """A tensor's live weights, its copy, and the dot product that suits them, all as vectors."""
 
     def __init__(self, view: TensorView) -> None:
         weights = view.view()
@@ -30,41 +30,37 @@ class Slot:
         self.copy = torch.empty(weights.numel(), dtype=wide(weights))
         short = weights.numel() <= CHUNK and weights.dtype == self.copy.dtype
         self.dot = torch.dot if short else dot
-        self._vector, self._address = torch.empty(0), 0
+        self._weights, self._address = torch.empty(0), 0
 
     def weights(self) -> Tensor:
-        """The live weights as a vector; looked up anew only if they are no longer where they were."""
+        """The live weights; looked up anew only if they are no longer where they were."""
         if self._address != self.view.parameter.data_ptr():
             weights = self.view.view()
-            self._vector = weights.reshape(-1)
+            self._weights = weights.reshape(-1)
             self._address = self.view.parameter.data_ptr() if weights.is_contiguous() else 0
-        return self._vector
-
-    def grad(self) -> Tensor:
-        """The gradient as a vector."""
-        grad = self.view.parameter.grad
-        assert grad is not None
-        return self.view.of(grad).reshape(-1)
+        return self._weights
 
 
-class ByTensor:
-    """Dot products tensor by tensor; float32 sums over at most `CHUNK` terms."""
+class ByDot:
+    """Dot products on the CPU, float32 sums over at most `CHUNK` terms."""
 
     def __init__(self, views: Sequence[TensorView]) -> None:
-        self.slots = [Slot(view) for view in views]
-        self.rows: tuple[list[Tensor], ...] = ()
+        self.vectors = [Vector(view) for view in views]
+        short = all(vector.dot is torch.dot for vector in self.vectors)
+        self.grad_dtype = None if short else torch.float64
+        self.rows: tuple[list[float], ...] = ()
 
-    def before(self, active: Sequence[int]) -> None:
+    def before(self, active: Sequence[int], grads: Sequence[Tensor]) -> None:
         """Copy the weights and take the products that are known before the step.
 
         Args:
             active: Indices of the views whose parameters have gradients.
+            grads: Their gradients, in the views' shapes.
         """
-        self.rows = grads, olds, _, _ = [], [], [], []
-        for slot in map(self.slots.__getitem__, active):
-            copy, grad = slot.copy.copy_(slot.weights()), slot.grad()
-            grads.append(slot.dot(grad, grad))
-            olds.append(slot.dot(copy, copy))
+        vectors = [self.vectors[i] for i in active]
+        grads2 = [norm.item() ** 2 for norm in torch._foreach_norm(grads, 2, self.grad_dtype)]
+        torch._foreach_copy_([v.copy for v in vectors], [v.weights() for v in vectors])
+        self.rows = grads2, [v.dot(v.copy, v.copy).item() for v in vectors]
 
     def after(self, active: Sequence[int]) -> Tensor:
         """Take the other products.
@@ -73,39 +69,37 @@ class ByTensor:
             active: As before.
 
         Returns:
-            Shape (4, number of active views), on the device.
+            Shape (4, number of active views).
         """
-        _, _, changes, inners = self.rows
-        for slot in map(self.slots.__getitem__, active):
-            weights = slot.weights()
-            copy = slot.copy.sub_(weights)
-            changes.append(slot.dot(copy, copy))
-            inners.append(slot.dot(weights, copy))
-        return torch.stack([product for row in self.rows for product in row]).view(4, -1)
+        vectors = [self.vectors[i] for i in active]
+        weights = [v.weights() for v in vectors]
+        torch._foreach_sub_([v.copy for v in vectors], weights)
+        changes2 = [v.dot(v.copy, v.copy).item() for v in vectors]
+        inners = [v.dot(v.copy, w).item() for v, w in zip(vectors, weights, strict=True)]
+        return torch.tensor([*self.rows, changes2, inners], dtype=torch.float64)
 
 
-class ByList:
-    """Norms list by list with foreach kernels, accumulated in float64."""
+class ByNorm:
+    """Norms, accumulated in float64, on any device and of DTensors."""
 
     def __init__(self, views: Sequence[TensorView]) -> None:
         self.views = views
         self.copies = [torch.empty_like(view.view(), dtype=wide(view.view())) for view in views]
         self.rows: tuple[Tensor, ...] = ()
 
-    def before(self, active: Sequence[int]) -> None:
-        """As in `ByTensor`."""
-        views, copies = [self.views[i] for i in active], [self.copies[i] for i in active]
-        weights = [view.of(view.parameter) for view in views]
+    def before(self, active: Sequence[int], grads: Sequence[Tensor]) -> None:
+        """As in `ByDot`."""
+        copies = [self.copies[i] for i in active]
+        weights = [self.views[i].of(self.views[i].parameter) for i in active]
         if any(map(is_sharded, weights)):  # torch has no foreach copy of DTensors
             for copy, live in zip(copies, weights, strict=True):
                 copy.copy_(live)
         else:
             torch._foreach_copy_(copies, weights)
-        grads = [view.of(view.parameter.grad) for view in views if view.parameter.grad is not None]
         self.rows = norms(grads), norms(copies)
 
     def after(self, active: Sequence[int]) -> Tensor:
-        """As in `ByTensor`."""
+        """As in `ByDot`."""
         copies = [self.copies[i] for i in active]
         weights = [self.views[i].of(self.views[i].parameter) for i in active]
         torch._foreach_sub_(copies, weights)
@@ -113,10 +107,10 @@ class ByList:
         return torch.stack([grad2, old2, change2, (old2 - new2 - change2) / 2])
 
 
-def meter(views: Sequence[TensorView]) -> ByTensor | ByList:
+def meter(views: Sequence[TensorView]) -> ByDot | ByNorm:
     """The faster of the two for these tensors."""
     plain = all(view.parameter.device.type == "cpu" and not is_sharded(view.parameter) for view in views)
-    return ByTensor(views) if plain else ByList(views)
+    return ByDot(views) if plain else ByNorm(views)
 
 
 def is_sharded(tensor: Tensor) -> bool:

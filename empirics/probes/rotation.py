@@ -102,10 +102,13 @@ class Rotation:
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self.step % self.every == 0:
-            self._active = [i for i, view in enumerate(self.views) if view.parameter.grad is not None]
+            grads = [
+                (i, view.of(grad)) for i, view in enumerate(self.views) if (grad := view.parameter.grad) is not None
+            ]
+            self._active = [i for i, _ in grads]
             self._rates = [read_rates(optimizer, group) for group in optimizer.param_groups]
-            if self._active:
-                self._meter.before(self._active)
+            if grads:
+                self._meter.before(self._active, [grad for _, grad in grads])
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:

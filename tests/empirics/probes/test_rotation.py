@@ -7,7 +7,7 @@ from torch import nn
 
 from empirics.models import GPT2Config, ResNetConfig
 from empirics.probes import rotation as module
-from empirics.probes.products import ByList, ByTensor
+from empirics.probes.products import ByNorm, ByDot
 from empirics.probes.rotation import Rotation
 from theory.errors import InputError
 
@@ -25,7 +25,7 @@ class Jump(torch.optim.Optimizer):
             parameter.copy_(target)
 
 
-@pytest.fixture(params=[ByTensor, ByList])
+@pytest.fixture(params=[ByDot, ByNorm])
 def either_way(request, monkeypatch):
     """Both ways of taking the products, whatever the device."""
     monkeypatch.setattr(module, "meter", request.param)

@@ -1,0 +1,56 @@
+"""The README's code and commands run as written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from decaylab.cli import main
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [
+    line.strip()
+    for language, text in BLOCKS
+    if not language
+    for line in text.splitlines()
+    if line.startswith("decaylab ")
+]
+TARGETS = [
+    line.split()[1]
+    for language, text in BLOCKS
+    if not language
+    for line in text.splitlines()
+    if line.startswith("make ")
+]
+
+
+def test_the_readme_has_code_and_commands():
+    assert len(PYTHON) >= 2
+    assert {shlex.split(command)[1] for command in COMMANDS} == {"predict", "train", "audit", "compare", "validate"}
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_python_blocks_run(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("target", sorted(set(TARGETS)))
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_commands_run_in_order(tmp_path, monkeypatch, capsys):
+    """All but validate, whose reduced twin is tests/decaylab/test_validate.py."""
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        _, name, *arguments = shlex.split(command)
+        if name == "validate":
+            continue
+        if name == "compare":
+            arguments = [str(path) for path in (tmp_path / "runs").iterdir()]
+        with pytest.raises(SystemExit) as stop:
+            main([name, *arguments])
+        assert stop.value.code == 0, capsys.readouterr().err
