@@ -19,11 +19,13 @@ from empirics.models import GPT2Config
 from theory.optimizers import AdamW
 from theory.schedules import Cosine
 
+MODEL = GPT2Config(vocab_size=1024, block_size=64, n_layer=2, n_head=2, n_embd=64)
+OPTIMIZER = AdamW(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1)
 SMALL = TrainConfig(
     name="small",
-    model=GPT2Config(vocab_size=1024, block_size=64, n_layer=2, n_head=2, n_embd=64),
-    data=TextData(),
-    optimizer=AdamW(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1),
+    model=MODEL,
+    data=TextData(vocab_size=MODEL.vocab_size, block_size=MODEL.block_size),
+    optimizer=OPTIMIZER,
     schedule=Cosine(warmup=100, final=0.1),
     steps=10_000,
     batch_size=8,

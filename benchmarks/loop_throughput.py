@@ -15,8 +15,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from benchmarks.common import SMALL, interleave, ratio, write
-from empirics.data import Text
+from benchmarks.common import MODEL, OPTIMIZER, SMALL, interleave, ratio, write
+from empirics.data import Text, TextData
 from empirics.optimizers import build_optimizer
 from empirics.probes.rotation import Rotation
 from empirics.train import stepper
@@ -28,7 +28,7 @@ STEPS = 10  # a block
 def main(*, nanogpt: Path, rounds: int = 60, out: Path) -> None:
     """Alternate blocks of 10 steps of nanoGPT's loop, of ours, and of ours with the probe at every tenth step."""
     torch.set_num_threads(1)
-    data = SMALL.data.open()
+    data = TextData(vocab_size=MODEL.vocab_size, block_size=MODEL.block_size).open()
     with tempfile.TemporaryDirectory() as folder:
         data.train.tofile(Path(folder) / "train.bin")
         arms = {
@@ -37,7 +37,7 @@ def main(*, nanogpt: Path, rounds: int = 60, out: Path) -> None:
             "ours_probed": our_block(data, every=10),
         }
         seconds = interleave(arms, rounds=rounds)
-    tokens = STEPS * SMALL.batch_size * SMALL.data.block_size
+    tokens = STEPS * SMALL.batch_size * MODEL.block_size
     results = {
         "tokens_per_second": {name: round(tokens / float(np.median(values))) for name, values in seconds.items()},
         "ours_over_nanogpt": ratio(seconds["nanogpt"], seconds["ours"]),
@@ -67,26 +67,25 @@ def our_block(data: Text, *, every: int) -> Callable[[], None]:
 
 def nanogpt_block(module: ModuleType, tokens: Path) -> Callable[[], None]:
     """Ten steps with nanoGPT's model and optimizer, in the order of operations of its train.py (CPU, float32)."""
-    shape, spec = SMALL.model, SMALL.optimizer
-    block, batch = SMALL.data.block_size, SMALL.batch_size
+    block = MODEL.block_size
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
         model = module.GPT(
             module.GPTConfig(
-                vocab_size=shape.vocab_size,
-                block_size=shape.block_size,
-                n_layer=shape.n_layer,
-                n_head=shape.n_head,
-                n_embd=shape.n_embd,
+                vocab_size=MODEL.vocab_size,
+                block_size=MODEL.block_size,
+                n_layer=MODEL.n_layer,
+                n_head=MODEL.n_head,
+                n_embd=MODEL.n_embd,
                 dropout=0.0,
                 bias=False,
             )
         )
-        optimizer = model.configure_optimizers(spec.weight_decay, spec.lr, spec.betas, "cpu")
+        optimizer = model.configure_optimizers(OPTIMIZER.weight_decay, OPTIMIZER.lr, OPTIMIZER.betas, "cpu")
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def draw() -> tuple[torch.Tensor, torch.Tensor]:
         stream = np.memmap(tokens, dtype=np.uint16, mode="r")
-        starts = torch.randint(len(stream) - block, (batch,))
+        starts = torch.randint(len(stream) - block, (SMALL.batch_size,))
         inputs = torch.stack([torch.from_numpy(stream[i : i + block].astype(np.int64)) for i in starts])
         targets = torch.stack([torch.from_numpy(stream[i + 1 : i + 1 + block].astype(np.int64)) for i in starts])
         return inputs, targets
@@ -94,9 +93,10 @@ def nanogpt_block(module: ModuleType, tokens: Path) -> Callable[[], None]:
     pending = [draw()]  # the next batch is drawn while the model computes
 
     def run() -> None:
+        loss = torch.zeros(())
         for _ in range(STEPS):
             for group in optimizer.param_groups:
-                group["lr"] = spec.lr
+                group["lr"] = OPTIMIZER.lr
             _, loss = model(*pending.pop())
             pending.append(draw())
             scaler.scale(loss).backward()

@@ -5,8 +5,9 @@ Rows of the result, with weights w before and w' after the step, gradient g and 
 
     |g|^2, |w|^2, |D|^2, <w', D>
 
-Two ways to the same numbers. Dot products are the fastest on a CPU, where a float64 norm first converts the whole tensor.
-Norms of lists are a few kernel launches on a GPU, accumulate in float64 as they read, and reduce DTensors over all shards.
+Two ways to the same numbers. Dot products are the fastest on a CPU, where a float64 norm of float32 weights converts
+them first. Norms of lists are a few kernel launches on a GPU, accumulate in float64, and reduce a DTensor over all its
+shards.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ByDot:
         self.grad_dtype = None if short else torch.float64
         self.rows: tuple[list[float], ...] = ()
 
-    def before(self, active: Sequence[int], grads: Sequence[Tensor]) -> None:
+    def before(self, active: Sequence[int], grads: list[Tensor]) -> None:
         """Copy the weights and take the products that are known before the step.
 
         Args:
@@ -87,7 +88,7 @@ class ByNorm:
         self.copies = [torch.empty_like(view.view(), dtype=wide(view.view())) for view in views]
         self.rows: tuple[Tensor, ...] = ()
 
-    def before(self, active: Sequence[int], grads: Sequence[Tensor]) -> None:
+    def before(self, active: Sequence[int], grads: list[Tensor]) -> None:
         """As in `ByDot`."""
         copies = [self.copies[i] for i in active]
         weights = [self.views[i].of(self.views[i].parameter) for i in active]

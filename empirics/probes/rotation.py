@@ -10,6 +10,7 @@ in which no small number is the difference of two rounded large ones. Results st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from empirics.tensors import tensors
 from theory.errors import InputError, whole
 
 Array = NDArray[np.float64]
-Measurement = tuple[int, dict[str, dict[str, float]]]
+Quantities = dict[str, dict[str, float]]
+Measurement = tuple[int, Quantities]
 Rates = tuple[float | Tensor, float | Tensor, bool]
 
 DECOUPLED = (torch.optim.AdamW, torch.optim.Muon)  # other optimizers that have the choice say so in their groups
@@ -64,6 +66,7 @@ class Rotation:
         self.views = tuple(view for view in tensors(model) if view.parameter in group)
         if not self.views:
             raise InputError("optimizer holds none of the model's trainable parameters: it must be the model's own.")
+        self._names = [view.name for view in self.views]
         self._group = np.array([group[view.parameter] for view in self.views])
         self._size = np.array([view.view().numel() for view in self.views])
         self._meter = meter(self.views)
@@ -86,12 +89,11 @@ class Rotation:
         norm0, self._norm0 = self._norm0, None
         measured: list[Measurement] = []
         if norm0 is not None:
-            measured.append((0, {"norm0": self._named(range(len(self.views)), norm0.cpu().numpy())}))
-        if pending:
-            products = torch.cat([part for *_, part in pending], dim=1).double().cpu().numpy()
-            ends = np.cumsum([len(active) for _, active, *_ in pending])[:-1]
-            for (step, active, rates, _), part in zip(pending, np.split(products, ends, axis=1), strict=True):
-                measured.append((step, self._quantities(active, rates, part)))
+            measured.append((0, {"norm0": dict(zip(self._names, norm0.tolist(), strict=True))}))
+        for active, batch in groupby(pending, key=lambda measurement: measurement[1]):
+            steps, _, rates, products = zip(*batch, strict=True)
+            values = self._quantities(active, rates, torch.stack(products).double().cpu().numpy())
+            measured += zip(steps, values, strict=True)
         return measured
 
     def close(self) -> None:
@@ -116,25 +118,29 @@ class Rotation:
             self._pending.append((self.step, self._active, self._rates, self._meter.after(self._active)))
         self.step += 1
 
-    def _quantities(self, active: list[int], rates: list[Rates], products: Array) -> dict[str, dict[str, float]]:
-        lr, shrink, is_sgd = np.array([[float(x) for x in rate] for rate in rates])[self._group[active]].T
-        grad2, old2, change2, inner = products  # inner = <w', w - w'>
+    def _quantities(self, active: list[int], rates: Sequence[list[Rates]], products: Array) -> list[Quantities]:
+        """From rates a step and group, and products (steps, 4, tensors), to what is recorded of each step."""
+        names, size = [self._names[i] for i in active], self._size[active]
+        values = np.array([[[float(x) for x in group] for group in step] for step in rates])
+        lr, shrink, is_sgd = np.moveaxis(values[:, self._group[active]], 2, 0)
+        grad2, old2, change2, inner = np.moveaxis(products, 1, 0)  # inner = <w', w - w'>
         new2 = np.maximum(old2 - 2 * inner - change2, 0.0)
         grad, old, new, change = np.sqrt([grad2, old2, new2, change2])
         with np.errstate(divide="ignore", invalid="ignore"):
             growth = -(2 * inner + change2) / (old + new)  # |w'| - |w|
             update2 = change2 - 2 * shrink * (inner + change2) + shrink**2 * old2
-            rows = {
+            tables = {
                 "norm": new,
                 "angle": angle(old, new, change, growth=growth),
                 "relative_update": np.sqrt(np.maximum(update2, 0.0)) / old,
-                "effective_lr": np.where(is_sgd, lr / old2, lr * np.sqrt(self._size[active]) / old),
+                "effective_lr": np.where(is_sgd, lr / old2, lr * np.sqrt(size) / old),
                 "grad_norm": grad,
             }
-        return {name: self._named(active, row) for name, row in rows.items()} | {"lr": {"": float(rates[0][0])}}
-
-    def _named(self, active: Sequence[int], values: Array) -> dict[str, float]:
-        return {self.views[i].name: value for i, value in zip(active, values.tolist(), strict=True)}
+        columns = [
+            [(name, dict(zip(names, row, strict=True))) for row in table.tolist()] for name, table in tables.items()
+        ]
+        columns.append([("lr", {"": rate}) for rate in values[:, 0, 0].tolist()])
+        return [dict(step) for step in zip(*columns, strict=True)]
 
 
 def angle(old: Array, new: Array, change: Array, *, growth: Array) -> Array:
