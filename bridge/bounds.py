@@ -15,7 +15,13 @@ NORM_CALIBRATED = 0.20
 NORM_CALIBRATED_MEDIAN = 0.10
 """The same, median over the block matrices of the largest residual [0.04]."""
 GAP = 0.01
-"""Difference, decayed to undecayed, of validation minus fresh training loss, nats."""
+"""Difference, decayed to undecayed, of validation minus fresh training loss, nats, beyond two standard errors.
+
+The standard error (of paired differences, over blocks of held-out windows) was added after a first confirmation with
+seeds 0-2, in which every 20th document was held out: 0.018, 0.009 and 0.012 nats, with a standard error of 0.010 over
+the 36 held-out documents. A bound below the error of its measurement decides nothing; now every fourth document is held
+out, the error is part of the verdict, and the confirming seeds are 3-5.
+"""
 EQUILIBRIUM_POOLED = 0.03
 """Scale-invariant ResNet: angle from lr*weight_decay alone over the last 40 epochs at constant rate, pooled [0.002]."""
 EQUILIBRIUM_LAYER = 0.05

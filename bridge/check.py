@@ -25,6 +25,8 @@ class Check:
     """How `measured` must stand to `bound`."""
     seeds: int = 1
     """How many seeds it comes from."""
+    stderr: float = 0.0
+    """Standard error of `measured`; a claim fails only if it is violated by more than two of them."""
     note: str = ""
     """What a sceptic should know: the worst tensor, the reason of a failure."""
 
@@ -33,7 +35,9 @@ class Check:
         """Whether the claim held; a number that is not finite never passes."""
         if not abs(self.measured) < float("inf"):
             return False
-        return self.measured <= self.bound if self.relation == "<=" else self.measured >= self.bound
+        slack = 2 * self.stderr
+        below, above = self.measured - slack <= self.bound, self.measured + slack >= self.bound
+        return below if self.relation == "<=" else above
 
 
 def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
@@ -43,13 +47,14 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
         checks: The checks.
 
     Returns:
-        Columns law, claim, measured, bound, verdict (pass or fail), seeds, note.
+        Columns law, claim, measured, stderr (nan if none), bound, verdict (pass or fail), seeds, note.
     """
     rows = [
         {
             "law": check.law,
             "claim": check.claim,
             "measured": check.measured,
+            "stderr": check.stderr or float("nan"),
             "bound": f"{check.relation} {check.bound:g}",
             "verdict": "pass" if check.passed else "fail",
             "seeds": check.seeds,
@@ -57,4 +62,4 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
         }
         for check in checks
     ]
-    return pd.DataFrame(rows, columns=["law", "claim", "measured", "bound", "verdict", "seeds", "note"])
+    return pd.DataFrame(rows, columns=["law", "claim", "measured", "stderr", "bound", "verdict", "seeds", "note"])

@@ -79,12 +79,13 @@ def _recipe(
         group = where[view.parameter]
         decay, lr = float(group.get("weight_decay", 0.0)), _peak(group)
         own = decay if spec is None and decay not in (0.0, known.weight_decay) else None
-        defect = defects.get(view.name)
+        # a gain in front of a bias that is still 0 passes the test at initialisation only: matrices alone are trusted
+        invariant = len(view.shape) >= 2 and view.name in defects and defects[view.name].is_invariant
         groups.append(
             Group(
                 name=view.name,
                 shape=view.shape,
-                scale_invariant="tensor" if defect is not None and defect.is_invariant else None,
+                scale_invariant="tensor" if invariant else None,
                 decayed=decay > 0,
                 norm0=float(torch.linalg.vector_norm(view.view(), dtype=torch.float64)),
                 lr_factor=lr / known.lr if known.lr > 0 else 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -143,7 +144,8 @@ def language_model_checks(decayed: Record, undecayed: Record) -> list[Check]:
     gaps = [final(record, "val_loss") - final(record, "fresh_loss") for record in (decayed, undecayed)]
     claim = "validation minus fresh training loss, decayed minus undecayed (nats)"
     note = f"gaps {gaps[0]:.4f} and {gaps[1]:.4f}"
-    checks.append(Check("one-pass regime", claim, abs(gaps[0] - gaps[1]), bounds.GAP, note=note))
+    stderr = math.hypot(*(paired_stderr(decayed, undecayed, f"{kind}_loss_block") for kind in ("val", "fresh")))
+    checks.append(Check("one-pass regime", claim, abs(gaps[0] - gaps[1]), bounds.GAP, stderr=stderr, note=note))
     return checks
 
 
@@ -241,6 +243,21 @@ def angle_ratio_residual(decayed: Comparison, undecayed: Comparison, *, start: i
     """
     first, second = (comparison.residual("angle", start=start) for comparison in (decayed, undecayed))
     return (1 + first) / (1 + second) - 1
+
+
+def paired_stderr(first: Record, second: Record, quantity: str) -> float:
+    """Standard error of the mean difference between two runs that were evaluated on the same blocks.
+
+    Args:
+        first: One run.
+        second: The other.
+        quantity: A quantity measured in blocks.
+
+    Returns:
+        Standard error over blocks.
+    """
+    difference = first.pivot(quantity).iloc[-1] - second.pivot(quantity).iloc[-1]
+    return float(difference.std() / math.sqrt(len(difference)))
 
 
 def final(record: Record, quantity: str) -> float:

@@ -15,11 +15,17 @@ from empirics.probes.jacobian import jacobian_fro
 Batch = tuple[Tensor, Tensor]
 
 
+Evaluation = dict[str, float | dict[str, float]]
+"""Quantities; those in parts are by part."""
+
+BLOCKS = 32
+"""Consecutive held-out windows are averaged in so many blocks, each about a document or more: losses of windows of one
+document move together, so the scatter of blocks, not of windows, says how sure a mean is."""
 JACOBIAN_IMAGES = 200
 """Clean test images over which the Jacobian norm is averaged: its standard error is then about 1 %."""
 
 
-def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_size: int = 256) -> dict[str, float]:
+def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_size: int = 256) -> Evaluation:
     """Evaluate a model; its mode, buffers and gradients stay as they are.
 
     Args:
@@ -30,17 +36,22 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
 
     Returns:
         For text `val_loss` on held-out documents and, unless the corpus is used up, `fresh_loss` on training windows
-        not yet visited (nats per token). For images, with BatchNorm statistics recomputed exactly on the training
-        images: `test_error`, `test_loss` (nats) on the clean test set, `train_error` on the noisy training labels, and
-        over clean test images the Jacobian norms `jacobian_fro` (scale-invariant, with `jacobian_fro_stderr`),
-        `jacobian_parameters` and `jacobian_inputs`, see `empirics.probes.jacobian.JacobianFro`.
+        not yet visited (nats per token), each also by blocks of windows (`val_loss_block`, `fresh_loss_block`). For
+        images, with BatchNorm statistics recomputed exactly on the training images: `test_error`, `test_loss` (nats) on
+        the clean test set, `train_error` on the noisy training labels, and over clean test images the Jacobian norms
+        `jacobian_fro` (scale-invariant, with `jacobian_fro_stderr`), `jacobian_parameters` and `jacobian_inputs`, see
+        `empirics.probes.jacobian.JacobianFro`.
     """
     if isinstance(data, Text):
         with evaluation_mode(model):
-            losses = {"val_loss": mean(model, data.validation(batch_size), nll)}
-            if unseen := list(data.fresh(visited, batch_size)):
-                losses["fresh_loss"] = mean(model, unseen, nll)
-            return losses
+            found: Evaluation = {}
+            for name, batches in (("val", data.validation(batch_size)), ("fresh", data.fresh(visited, batch_size))):
+                windows = window_losses(model, batches)
+                if len(windows):
+                    found[f"{name}_loss"] = windows.mean().item()
+                    blocks = windows.tensor_split(min(BLOCKS, len(windows)))
+                    found[f"{name}_loss_block"] = {str(i): block.mean().item() for i, block in enumerate(blocks)}
+            return found
     device = next(model.parameters()).device
     with evaluation_mode(model):
         copy = recomputed(model, data.train_images.to(device))
@@ -55,6 +66,25 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
             "jacobian_parameters": jacobian.parameters,
             "jacobian_inputs": jacobian.inputs,
         }
+
+
+def window_losses(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+    """Mean loss of every window.
+
+    Args:
+        model: Tokens (B, T) to logits (B, T, V).
+        batches: Pairs of inputs and targets (B, T).
+
+    Returns:
+        Losses in nats, in order, float64 on the CPU, shape (windows,).
+    """
+    device = next(model.parameters()).device
+    losses = [torch.empty(0, dtype=torch.float64)]
+    for inputs, targets in batches:
+        logits = model(inputs.to(device)).float().flatten(0, 1)
+        each = nn.functional.cross_entropy(logits, targets.to(device).flatten(), reduction="none")
+        losses.append(each.view_as(targets).double().mean(dim=1).cpu())
+    return torch.cat(losses)
 
 
 def mean(model: nn.Module, batches: Iterable[Batch], score: Callable[[Tensor, Tensor], Tensor]) -> float:

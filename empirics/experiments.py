@@ -58,7 +58,9 @@ def gpt2_small_text(*, weight_decay: float = 0.05, seed: int = 0) -> TrainConfig
     return TrainConfig(
         name=f"gpt2-wd{weight_decay:g}-seed{seed}",
         model=GPT2Config(vocab_size=1024, block_size=64, n_layer=2, n_head=2, n_embd=64),
-        data=TextData(source="python", vocab_size=1024, block_size=64, val_windows=4_096, order_seed=seed),
+        data=TextData(
+            source="python", vocab_size=1024, block_size=64, heldout_every=4, val_windows=4_096, order_seed=seed
+        ),
         optimizer=AdamW(lr=1e-2, betas=(0.9, 0.95), weight_decay=weight_decay),
         schedule=Cosine(warmup=100, final=0.1),
         steps=6_000,

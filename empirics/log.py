@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -73,14 +74,16 @@ class Log:
             self._diverged(broken, records[broken])
         return broken is None
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Write global values, such as an evaluation's.
+    def write(self, step: int, values: Mapping[str, float | dict[str, float]]) -> None:
+        """Write global values, or values by part, such as an evaluation's.
 
         Args:
             step: The latest step.
             values: Quantities and their values.
         """
-        self.run.append([(step, {quantity: {"": value} for quantity, value in values.items()})])
+        self.run.append(
+            [(step, {name: value if isinstance(value, dict) else {"": value} for name, value in values.items()})]
+        )
 
     def summary(self, *, last: bool) -> dict[str, float]:
         """What can be said of the losses so far.

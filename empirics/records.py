@@ -23,6 +23,8 @@ UNITS = {
     "loss": "nats",
     "val_loss": "nats",
     "fresh_loss": "nats",
+    "val_loss_block": "nats",
+    "fresh_loss_block": "nats",
     "train_loss_fresh": "nats",
     "test_loss": "nats",
     "angle": "rad/step",

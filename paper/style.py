@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ INK = "#1A1A1A"
 QUIET = "#6F6F6F"
 """Axes, ticks and remarks."""
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "STIXGeneral",  # comes with matplotlib: the same glyphs on every machine
     "mathtext.fontset": "stix",
     "font.size": 8,
@@ -88,15 +89,17 @@ def to_svg(figure: Figure) -> str:
         figure: The figure.
 
     Returns:
-        An `<svg>` element: text as outlines, no date, no doctype; ids begin with a hash of the drawing, so that those of
-        different figures differ and those of the same figure do not change.
+        An `<svg>` element: text as outlines, no date, no doctype; ids begin with a hash of the drawing, so that those
+        of different figures differ and those of the same figure do not change.
     """
     buffer = StringIO()
     with style():
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     svg = text[text.index("<svg") :].strip()
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # a hundredth of a point will do
+    svg = re.sub(
+        r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg
+    )  # a hundredth of a point will do
     prefix = f"f{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
 

@@ -104,7 +104,7 @@ def angle_from_norms(norms: ArrayLike, lr: float, weight_decay: float, momentum:
 
     Example:
         >>> angle_from_norms([1.0, 1.0], lr=0.1, weight_decay=0.02).angle.round(5).tolist()
-        [0.06325]
+        [0.06326]
     """
     r = np.asarray(norms, dtype=np.float64)
     require(r.ndim == 1 and len(r) >= 2 and bool(np.all(r > 0)), "norms", r.shape, "at least two positive numbers")

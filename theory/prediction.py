@@ -87,7 +87,7 @@ class Prediction:
             norm = np.sqrt(square * bundle.size)
             lr = self.recipe.lr(at, groups[int(bundle.members[0])])[:, None]
             rms = norm / np.sqrt(sizes[bundle.members])
-            with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore"):  # effective lr of a zero tensor: inf, or nan at lr 0
                 rate = lr / norm**2 if isinstance(self.recipe.optimizer, SGD) else lr / rms
             for name, value in zip(PREDICTED, (norm, rms, angle, rate, relative), strict=True):
                 out[name][:, bundle.members] = value
@@ -123,8 +123,8 @@ class Prediction:
         names = [group.name for group in self.recipe.groups]
         shape = (len(at), len(names))
         frames = []
-        bands = self._bands(at)
-        for quantity, value in self.values(at).items():
+        values, bands = self.values(at), self._bands(at)
+        for quantity, value in values.items():
             low, high = bands[quantity]
             frames.append(
                 pd.DataFrame(
@@ -160,8 +160,8 @@ class Prediction:
             InputError: If the step lies outside the run.
         """
         columns: dict[str, Array] = {}
-        bands = self._bands(np.array([step]))
-        for quantity, value in self.values([step]).items():
+        values, bands = self.values([step]), self._bands(np.array([step]))
+        for quantity, value in values.items():
             low, high = bands[quantity]
             columns |= {quantity: value[0]}
             columns |= {f"{quantity}_low": (value * low)[0], f"{quantity}_high": (value * high)[0]}

@@ -51,10 +51,10 @@ class TextData:
         require(known, "source", self.source, "'python', 'text:DIR' or 'bin:DIR'")
         require(not self.packages or kind == "python", "packages", self.packages, "false unless source is 'python'")
         smallest, largest = (1, 2**16) if kind == "bin" else (257, GPT2_VOCABULARY)
-        require(self.vocab_size <= largest, "vocab_size", self.vocab_size, f"at most {largest}")
         lows = {"vocab_size": smallest, "block_size": 1, "heldout_every": 2, "val_windows": 1, "order_seed": 0}
         for field, low in lows.items():
             object.__setattr__(self, field, whole(field, getattr(self, field), low=low))
+        require(self.vocab_size <= largest, "vocab_size", self.vocab_size, f"at most {largest}")
 
     def open(self, cache: Path | None = None) -> Text:
         """Read or tokenise the corpus.

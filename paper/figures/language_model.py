@@ -37,7 +37,16 @@ EMBEDDINGS = {"wte.weight": "token emb.", "wpe.weight": "position emb."}
 LINES = {
     "measured": {"color": style.INK, "lw": 0.9, "zorder": 3},
     "predicted": {"color": style.BLUE, "lw": 1.1, "ls": (0, (3.2, 1.4)), "zorder": 4},
-    "calibrated": {"color": style.VERMILLION, "lw": 1.5, "ls": (0, (0.9, 0.9)), "dash_capstyle": "butt", "zorder": 5, "marker": "o", "ms": 2.6, "markevery": [0]},
+    "calibrated": {
+        "color": style.VERMILLION,
+        "lw": 1.5,
+        "ls": (0, (0.9, 0.9)),
+        "dash_capstyle": "butt",
+        "zorder": 5,
+        "marker": "o",
+        "ms": 2.6,
+        "markevery": [0],
+    },
 }
 BAND = {"color": style.BLUE, "alpha": 0.16, "lw": 0, "zorder": 2}
 
@@ -59,7 +68,7 @@ class Panel:
 
 
 def panels(groups: Sequence[str]) -> tuple[Panel, ...]:
-    """Lay matrices out: a row a layer, a column a role, everything else (embeddings) in columns of its own at the right.
+    """Lay matrices out: a row a layer, a column a role, the rest (embeddings) in columns of its own on the right.
 
     Args:
         groups: Names of tensors.
@@ -114,8 +123,8 @@ def draw(
         judged: Names of those that count; the others are marked.
 
     Returns:
-        The figure: for every matrix a panel with the norm and, below it, one with the angle (axes labelled "norm name" and
-        "angle name"; lines "measured", "predicted" and "calibrated").
+        The figure: for every matrix a panel with the norm and, below it, one with the angle (axes labelled "norm name"
+        and "angle name"; lines "measured", "predicted" and "calibrated").
 
     Raises:
         InputError: If there is nothing to show, or a matrix was not measured or not predicted.
@@ -146,9 +155,7 @@ def _frame(places: Sequence[Panel], judged: Collection[str]) -> tuple[Figure, di
     height = 0.72 + 1.6 * rows
     figure = Figure(figsize=(style.TWO_COLUMN, height))
     top, bottom = 1 - 0.46 / height, 0.36 / height
-    cells = figure.add_gridspec(
-        rows, columns, left=0.088, right=0.993, top=top, bottom=bottom, wspace=0.3, hspace=0.17
-    )
+    cells = figure.add_gridspec(rows, columns, left=0.088, right=0.993, top=top, bottom=bottom, wspace=0.3, hspace=0.17)
     grid: dict[str, tuple[Axes, Axes]] = {}
     for place in places:
         pair = cells[place.row, place.column].subgridspec(2, 1, hspace=0.14)

@@ -48,7 +48,7 @@ def angle_from_relative_update(relative_update: float, lr: float, weight_decay: 
 
     Example:
         >>> round(angle_from_relative_update(0.1, lr=0.1, weight_decay=0.01).angle.item(), 5)
-        0.10005
+        0.10009
     """
     a = 1 - finite("lr", lr) * finite("weight_decay", weight_decay)
     finite("relative_update", relative_update)

@@ -78,7 +78,7 @@ def adamw_trajectory(
 
     Example:
         >>> adamw_trajectory([0.01] * 2, 0.0, (0.9, 0.999), norm0=1.0, d=100).norm.round(3).tolist()
-        [1.005, 1.023]
+        [1.005, 1.012]
     """
     rates = learning_rates(schedule)
     decays = np.broadcast_to(np.asarray(weight_decay, dtype=np.float64), rates.shape)

@@ -90,7 +90,7 @@ def sgd_trajectory(
 
     Example:
         >>> sgd_trajectory([0.1] * 3, 0.0, norm0=1.0, c2=1.0).norm.round(4).tolist()
-        [1.005, 1.0099, 1.0148]
+        [1.005, 1.0099, 1.0147]
     """
     if (c2 is None) == (g2 is None):
         raise InputError(

@@ -180,6 +180,7 @@ def test_python_corpus_feeds_six_thousand_steps(tmp_path):
         ("source", "python:x"),
         ("vocab_size", 256),
         ("vocab_size", 50258),
+        ("vocab_size", "1024"),
         ("block_size", 0),
         ("heldout_every", 1),
         ("order_seed", -1),

@@ -7,7 +7,7 @@ from torch import nn
 
 from empirics.models import GPT2Config, ResNetConfig
 from empirics.probes import rotation as module
-from empirics.probes.products import ByNorm, ByDot
+from empirics.probes.products import ByDot, ByNorm
 from empirics.probes.rotation import Rotation
 from theory.errors import InputError
 
