@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install validate test lint docs benchmarks clean
+.PHONY: install validate test lint benchmarks clean
 
 install: $(VENV)/.installed
 

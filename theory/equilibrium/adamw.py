@@ -25,7 +25,7 @@ def second_moment_corrections(betas: tuple[float, float], noise_kurtosis: float 
 
     Example:
         >>> [round(x, 4) for x in second_moment_corrections((0.9, 0.95))]
-        [0.9689, 0.9723]
+        [0.9689, 0.9781]
     """
     b1, b2 = betas
     q = (finite("noise_kurtosis", noise_kurtosis, low=1.0) - 1) * (1 - b2)

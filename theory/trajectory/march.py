@@ -21,7 +21,7 @@ from theory.trajectory.segments import Array, Indices, nodes, restarts, segment_
 QUIET = 2e-3
 """The exact recursion ends when no mean square changed by this much within any of the last five momentum memories."""
 LONGEST_BURST = 3_000
-"""... but no longer than this many steps after each restart, once no mean square changes by more than `QUIET_ENOUGH`."""
+"""... but no longer than this after each restart, once no mean square changes by more than `QUIET_ENOUGH`."""
 QUIET_ENOUGH = 2e-2
 """Largest change in one memory at which the slow description may take over after a long burst."""
 STIFF = 0.25
