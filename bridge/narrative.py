@@ -67,15 +67,16 @@ def _language_model(decayed: Record, undecayed: Record) -> list[str]:
     ratio = [_pooled(tables[0], mlp, column) / _pooled(tables[1], mlp, column) for column in ("measured", "predicted")]
     group = next(group for group in recipe.groups if group.name == mlp[0])
     kappa, relaxation = run_timescales(recipe, group)
+    reach = (
+        "came close to equilibrium and then lagged the falling rate" if kappa >= 1 else "stayed set by initialisation"
+    )
     losses = [final(record, "val_loss") for record in (decayed, undecayed)]
     return [
         f"GPT-2: with weight decay {recipe.optimizer.weight_decay:g} the MLP matrices turned by {1e3 * measured:.2f} "
         "mrad a step "
         f"(predicted {1e3 * predicted:.2f}), {ratio[0]:.2f} times as fast as without (predicted {ratio[1]:.2f}).",
         f"Its norms relax within {relaxation:,.0f} steps at the peak rate; over the run lr*weight_decay adds up to "
-        f"{kappa:.2f}, so "
-        "it came close to equilibrium and then fell behind the falling learning rate. Validation loss "
-        f"{losses[0]:.3f} nats with decay, {losses[1]:.3f} without.",
+        f"{kappa:.2f}, so norms {reach}. Validation loss {losses[0]:.3f} nats with decay, {losses[1]:.3f} without.",
     ]
 
 

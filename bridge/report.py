@@ -124,6 +124,8 @@ def _table(frame: pd.DataFrame) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
+    if name == "bound":
+        return f'<td class="number">{escape(str(value))}</td>'
     if name == "verdict" and value in SYMBOLS:
         return f'<td class="{value}">{SYMBOLS[value]}</td>'
     if "residual" in name and isinstance(value, float) and not math.isnan(value):
