@@ -11,6 +11,10 @@ from pathlib import Path
 from theory.errors import InputError
 
 
+class LockedError(InputError):
+    """Another process writes the directory."""
+
+
 class Lock:
     """Hold a directory's lock until `release`; a dead process's lock file is simply taken over.
 
@@ -18,7 +22,7 @@ class Lock:
         folder: The directory; must exist.
 
     Raises:
-        InputError: If another process, or this one, holds it; says which.
+        LockedError: If another process, or this one, holds it; says which.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +35,7 @@ class Lock:
                 self._file.seek(0)
                 holder = self._file.read() or "another process"
                 self._file.close()
-                raise InputError(f"{folder} is being written by {holder}: wait for it or end it first.") from None
+                raise LockedError(f"{folder} is being written by {holder}: wait for it or end it first.") from None
             if self._is_current():
                 break
             self._file.close()  # its last holder removed the file between our open and our lock

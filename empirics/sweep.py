@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +18,14 @@ from typing import Any
 from empirics.config import TrainConfig
 from empirics.files import DiskFullError, write_atomic
 from empirics.interrupt import Interrupted, interruptible
+from empirics.lock import Lock, LockedError
 from empirics.progress import Display
 from empirics.records import Record
 from theory.errors import InputError, whole
 from theory.serialize import from_dict, to_dict
 
 POLL = 0.2  # seconds
+PATIENCE = 20.0  # seconds
 
 
 def run_all(
@@ -163,6 +167,38 @@ def import_path(function: Any) -> str | None:
     return f"{module}:{name}"
 
 
+def end_with(parent: int) -> None:
+    """Ask this process to save and stop when the sweep that started it is gone, even by kill -9.
+
+    Args:
+        parent: The sweep's process id.
+    """
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_for_lock(path: Path) -> None:
+    """Give a run of an earlier, killed sweep time to save and let go of its directory.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        LockedError: If it is still being written after `PATIENCE` seconds.
+    """
+    end = time.monotonic() + PATIENCE
+    while path.exists():
+        try:
+            Lock(path).release()
+        except LockedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(POLL)
+        else:
+            return
+
+
 def main() -> None:
     """Train the run that is described on standard input; what goes wrong is the last line printed."""
     from empirics.train import train
@@ -173,7 +209,9 @@ def main() -> None:
         module, name = job["predict"].split(":")
         predict = getattr(import_module(module), name)
     cache = Path(job["cache"]) if job["cache"] else None
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     try:
+        wait_for_lock(Path(job["root"]) / from_dict(job["config"]).directory)
         train(from_dict(job["config"]), job["root"], predict=predict, device=job["device"], cache=cache)
     except (InputError, DiskFullError) as error:
         sys.exit(str(error))

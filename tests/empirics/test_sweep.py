@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -15,6 +17,7 @@ from empirics.models import ResNetConfig
 from empirics.sweep import run_all
 from theory.errors import InputError
 from theory.optimizers import SGD
+from theory.serialize import to_json
 
 BASE = TrainConfig(
     name="a", model=ResNetConfig(width=2), data=ImageData(train=64), optimizer=SGD(lr=0.1), steps=6, batch_size=16
@@ -104,6 +107,30 @@ def test_an_interrupted_sweep_saves_every_run_and_leaves_no_process(tmp_path):
         assert "the same command continues it" in (path / "log.txt").read_text()
         assert not (path / "lock").exists()
     assert not [p for p in psutil.Process().children(recursive=True) if "empirics.sweep" in p.cmdline()]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from empirics.sweep import run_all
+from theory.serialize import from_json
+run_all([from_json(sys.argv[1])], Path(sys.argv[2]))
+"""
+
+
+def test_runs_of_a_killed_sweep_save_and_stop_and_the_next_sweep_continues_them(tmp_path):
+    config = replace(BASE, steps=3_000, flush_every=10, checkpoint_every=0)
+    path = tmp_path / config.directory
+    sweep_process = subprocess.Popen([sys.executable, "-c", KILLED, to_json(config), str(tmp_path)])
+    while not (path / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    sweep_process.kill()
+    sweep_process.wait()
+    lines = Lines()
+    (record,) = run_all([config], tmp_path, display=lines)  # at once: the orphan may still be saving
+    assert record.status == "finished"
+    assert "was stopped and saved" in (path / "log.txt").read_text()
+    assert record.series("loss").index.tolist() == list(range(3_000))
 
 
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path):
