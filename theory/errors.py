@@ -59,7 +59,7 @@ def finite(field: str, value: Any, *, low: float = 0.0, high: float = math.inf, 
         raise InputError(f"{field} = {value!r} is not allowed: it must be {allowed}.") from None
     inside = low <= number and (number < high if open_high and math.isfinite(high) else number <= high)
     require(math.isfinite(number) and inside, field, value, allowed)
-    return number
+    return number + 0.0  # -0.0 becomes 0.0, so that equal numbers are spelled alike
 
 
 def whole(field: str, value: Any, *, low: int = 0) -> int:

@@ -8,10 +8,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.errors import InputError, finite, require
+from theory.errors import finite, require
 from theory.results import Angles, angle_of_chord
 
 OptimizerName = Literal["sgd", "adam_l2", "adamw", "lion", "signum", "muon"]
+
+_POWERS = {"sgd": (2, -2), "adam_l2": (1, -2), "adam": (1, -2)} | dict.fromkeys(
+    ("adamw", "lion", "signum", "normalized_momentum", "muon"), (1, -1)
+)
+"""Powers of the weights' scale that lr and weight_decay take up, by optimizer."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def sgd_norm_step(norm: float, grad_norm: float, lr: float, weight_decay: float)
         >>> round(sgd_norm_step(1.0, 1.0, lr=0.1, weight_decay=0.0).norm, 6)
         1.004988
     """
-    return Norm(float(np.hypot((1 - lr * weight_decay) * norm, lr * grad_norm)))
+    kept = 1 - finite("lr", lr) * finite("weight_decay", weight_decay)
+    return Norm(float(np.hypot(kept * finite("norm", norm), lr * finite("grad_norm", grad_norm))))
 
 
 def angle_from_norms(norms: ArrayLike, lr: float, weight_decay: float, momentum: float = 0.0) -> Angles:
@@ -108,7 +114,8 @@ def angle_from_norms(norms: ArrayLike, lr: float, weight_decay: float, momentum:
     """
     r = np.asarray(norms, dtype=np.float64)
     require(r.ndim == 1 and len(r) >= 2 and bool(np.all(r > 0)), "norms", r.shape, "at least two positive numbers")
-    squared, rho = r**2, lr * weight_decay
+    squared, rho = r**2, finite("lr", lr) * finite("weight_decay", weight_decay)
+    finite("momentum", momentum, high=1.0)
     if momentum == 0:
         inner = (1 - rho) * squared[:-1]
     else:
@@ -146,13 +153,10 @@ def rescaled_hyperparameters(
         >>> rescaled_hyperparameters("sgd", lr=0.1, weight_decay=0.01, eps=0.0, scale=2.0)
         Rescaled(lr=0.4, weight_decay=0.0025, eps=0.0)
     """
-    finite("scale", scale)
-    require(scale > 0, "scale", scale, "a positive number")
-    powers = {"sgd": (2, -2), "adam_l2": (1, -2), "adam": (1, -2)}
-    powers |= dict.fromkeys(("adamw", "lion", "signum", "normalized_momentum", "muon"), (1, -1))
-    if optimizer not in powers:
-        raise InputError(f"optimizer = {optimizer!r} is not allowed: it must be one of {', '.join(sorted(powers))}.")
-    up, down = powers[optimizer]
+    require(finite("scale", scale) > 0, "scale", scale, "a positive number")
+    require(optimizer in _POWERS, "optimizer", optimizer, f"one of {', '.join(sorted(_POWERS))}")
+    up, down = _POWERS[optimizer]
+    lr, weight_decay, eps = finite("lr", lr), finite("weight_decay", weight_decay), finite("eps", eps)
     return Rescaled(lr * scale**up, weight_decay * scale**down, eps / scale)
 
 
@@ -167,8 +171,13 @@ def effective_lr(optimizer: OptimizerName, lr: float, norm: float) -> float:
     Returns:
         lr/norm^2 for SGD, lr/norm for the others (per tensor; never one number per network).
 
+    Raises:
+        InputError: If the optimizer is unknown, the norm not positive or the rate negative.
+
     Example:
         >>> effective_lr("adamw", lr=1e-3, norm=2.0)
         0.0005
     """
-    return lr / norm**2 if optimizer == "sgd" else lr / norm
+    require(optimizer in _POWERS, "optimizer", optimizer, f"one of {', '.join(sorted(_POWERS))}")
+    require(finite("norm", norm) > 0, "norm", norm, "a positive number")
+    return finite("lr", lr) / norm ** _POWERS[optimizer][0]

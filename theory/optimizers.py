@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from theory.errors import InputError, finite, require
-from theory.serialize import serializable
+from theory.serialize import serializable, settle
 
 
 class Decay(StrEnum):
@@ -49,10 +49,14 @@ class SGD:
     """Nesterov momentum (needs momentum > 0 and no dampening)."""
 
     def __post_init__(self) -> None:
-        finite("lr", self.lr)
-        finite("momentum", self.momentum, high=1.0)
-        finite("dampening", self.dampening, high=1.0, open_high=False)
-        finite("weight_decay", self.weight_decay)
+        settle(
+            self,
+            lr=finite("lr", self.lr),
+            momentum=finite("momentum", self.momentum, high=1.0),
+            dampening=finite("dampening", self.dampening, high=1.0, open_high=False),
+            weight_decay=finite("weight_decay", self.weight_decay),
+            nesterov=bool(self.nesterov),
+        )
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise InputError(
                 f"nesterov = True with momentum = {self.momentum} and dampening = {self.dampening} is not allowed: "
@@ -61,8 +65,8 @@ class SGD:
 
     @property
     def decay(self) -> Decay:
-        """The decay convention."""
-        return Decay.COUPLED if self.weight_decay else Decay.NONE
+        """The decay convention (also of a group that has its own coefficient when the optimizer's is 0)."""
+        return Decay.COUPLED
 
 
 @serializable
@@ -80,15 +84,18 @@ class Adam:
     """Coefficient of the L2 term added to the gradient."""
 
     def __post_init__(self) -> None:
-        finite("lr", self.lr)
-        object.__setattr__(self, "betas", _betas(self.betas))
-        finite("eps", self.eps)
-        finite("weight_decay", self.weight_decay)
+        settle(
+            self,
+            lr=finite("lr", self.lr),
+            betas=_betas(self.betas),
+            eps=finite("eps", self.eps),
+            weight_decay=finite("weight_decay", self.weight_decay),
+        )
 
     @property
     def decay(self) -> Decay:
-        """The decay convention."""
-        return Decay.COUPLED if self.weight_decay else Decay.NONE
+        """The decay convention (also of a group that has its own coefficient when the optimizer's is 0)."""
+        return Decay.COUPLED
 
 
 @serializable
@@ -108,15 +115,18 @@ class AdamW:
     """Convention by which `weight_decay` and the schedule become a shrink factor."""
 
     def __post_init__(self) -> None:
-        finite("lr", self.lr)
-        object.__setattr__(self, "betas", _betas(self.betas))
-        finite("eps", self.eps)
-        finite("weight_decay", self.weight_decay)
+        settle(
+            self,
+            lr=finite("lr", self.lr),
+            betas=_betas(self.betas),
+            eps=finite("eps", self.eps),
+            weight_decay=finite("weight_decay", self.weight_decay),
+        )
         allowed = [kind.value for kind in Decay if kind is not Decay.COUPLED]
         require(
             self.decay in allowed, "decay", getattr(self.decay, "value", self.decay), f"one of {', '.join(allowed)}"
         )
-        object.__setattr__(self, "decay", Decay(self.decay))
+        settle(self, decay=Decay(self.decay))
 
 
 Optimizer = SGD | Adam | AdamW

@@ -17,10 +17,10 @@ from theory.probe import Probe, TensorProbe
 from theory.recipe import Group, Recipe
 from theory.results import angle_of_chord
 from theory.trajectory.adam_l2 import adam_l2_moments
-from theory.trajectory.march import Path, march
+from theory.trajectory.march import Path, inverse, march
 from theory.trajectory.march_adamw import AdamWSystem
 from theory.trajectory.march_sgd import SGDSystem, sgd_drive
-from theory.trajectory.sgd import sgd_moments_step
+from theory.trajectory.sgd import settled_moments, sgd_moments_step
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,8 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
 
     Args:
         recipe: Optimizer, schedule, steps and groups.
-        probe: Measurements; with `norm`s, the prediction starts at the probe's step.
+        probe: Measurements; with `norm`s, the prediction starts at the probe's step (tensors without one are followed
+            from step 0).
 
     Returns:
         The prediction.
@@ -64,12 +65,13 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
     start = probe.step if probe and any(p.norm is not None for p in measured.values()) else 0
     require(start < recipe.steps, "probe.step", start, f"below steps = {recipe.steps}")
 
-    shared: dict[tuple[float, float], list[int]] = defaultdict(list)
+    shared: dict[tuple[float, float, int], list[int]] = defaultdict(list)
     for index, group in enumerate(recipe.groups):
-        shared[group.lr_factor, recipe.decay_of(group)].append(index)
+        begin = start if group.name in measured and measured[group.name].norm is not None else 0
+        shared[group.lr_factor, recipe.decay_of(group), begin].append(index)
     bundles: list[Bundle] = []
-    for members in shared.values():
-        bundles += _bundles(recipe, np.array(members), measured, start)
+    for (_, _, begin), members in shared.items():
+        bundles += _bundles(recipe, np.array(members), measured, begin)
     laws = {"sgd": ("sgd_equilibrium", "sgd_trajectory"), "adamw": ("adamw_equilibrium", "adamw_trajectory")}
     kind = "sgd" if isinstance(recipe.optimizer, SGD) else "adamw"
     coupled_adam = isinstance(recipe.optimizer, Adam) and recipe.optimizer.weight_decay > 0
@@ -151,7 +153,7 @@ def _coupled_path(
     square0 = np.array([_norm0(g, p) for g, p in chosen], dtype=np.float64) ** 2
     c2 = np.array([p.c2 for _, p in chosen], dtype=np.float64)
     invariant = np.array([g.scale_invariant is not None for g, _ in chosen])
-    decay = np.divide(shrink, lr, out=np.zeros_like(lr), where=lr > 0)
+    decay = np.full(recipe.steps, recipe.decay_of(chosen[0][0]))
     if isinstance(optimizer, SGD):
         drive = None if optimizer.nesterov else sgd_drive(lr, shrink, optimizer.momentum, optimizer.dampening)
         if drive is not None:
@@ -160,7 +162,7 @@ def _coupled_path(
         return _exact_sgd(optimizer, lr[start:], decay[start:], square0, c2, invariant, start)
     assert isinstance(optimizer, Adam)
     d = np.array([g.size for g, _ in chosen], dtype=np.float64)
-    squares, angles = adam_l2_moments(lr[start:], decay[start:], optimizer.betas, square0, c2, d, invariant)
+    squares, angles = adam_l2_moments(lr[start:], decay[start:], optimizer.betas, square0, c2, d, invariant, start)
     return Path.from_steps(np.vstack([square0, squares]), angles, start)
 
 
@@ -169,12 +171,22 @@ def _exact_sgd(
 ) -> Path:
     """Nesterov, or rates so large that no slow root exists: step by step."""
     squares, angles, x, b = [w], [], np.zeros_like(w), np.zeros_like(w)
+    mu, nesterov, damped = (
+        optimizer.momentum,
+        optimizer.nesterov,
+        1 - optimizer.dampening if optimizer.momentum else 1.0,
+    )
+    if start > 0:
+        q = c2 * inverse(w, invariant)
+        x, b = settled_moments(w, q, float(lr[0]), float(decay[0]), mu, nesterov, damped)
     for t in range(len(lr)):
-        weights = (1.0, 0.0) if t == 0 else (1 - optimizer.dampening if optimizer.momentum else 1.0, optimizer.momentum)
-        q, before = c2 * np.where(invariant, 1 / w, 1.0), w
-        w, x, b, moved = sgd_moments_step(w, x, b, q, lr[t], decay[t], optimizer.momentum, optimizer.nesterov, weights)
+        weights = (1.0, 0.0) if start + t == 0 else (damped, mu)
+        q, before = c2 * inverse(w, invariant), w
+        w, x, b, moved = sgd_moments_step(w, x, b, q, lr[t], decay[t], mu, nesterov, weights)
         squares.append(w)
-        angles.append(angle_of_chord((moved - (np.sqrt(w) - np.sqrt(before)) ** 2) / (2 * np.sqrt(w * before))))
+        scale = 2 * np.sqrt(w * before)
+        chord = (moved - (np.sqrt(w) - np.sqrt(before)) ** 2) / np.where(scale > 0, scale, 1.0)
+        angles.append(angle_of_chord(np.where(scale > 0, chord, 0.0)))
     return Path.from_steps(np.array(squares), np.array(angles), start)
 
 

@@ -87,8 +87,8 @@ class Prediction:
             norm = np.sqrt(square * bundle.size)
             lr = self.recipe.lr(at, groups[int(bundle.members[0])])[:, None]
             rms = norm / np.sqrt(sizes[bundle.members])
-            with np.errstate(divide="ignore", invalid="ignore"):  # effective lr of a zero tensor: inf, or nan at lr 0
-                rate = lr / norm**2 if isinstance(self.recipe.optimizer, SGD) else lr / rms
+            with np.errstate(divide="ignore", invalid="ignore"):  # a zero tensor: inf, but 0 where lr is 0
+                rate = np.where(lr > 0, lr / (norm**2 if isinstance(self.recipe.optimizer, SGD) else rms), 0.0)
             for name, value in zip(PREDICTED, (norm, rms, angle, rate, relative), strict=True):
                 out[name][:, bundle.members] = value
         return out

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from theory.serialize import serializable
+from theory.errors import finite, require, whole
+from theory.serialize import serializable, settle
 
 
 @serializable
@@ -21,6 +22,17 @@ class TensorProbe:
     update_ratio: float = 1.0
     """Measured mean square of one update over the law's: scales the rotation."""
 
+    def __post_init__(self) -> None:
+        if self.c2 is not None:
+            settle(self, c2=finite("c2", self.c2))
+            require(self.c2 > 0, "c2", self.c2, "a positive number")
+        settle(
+            self,
+            norm=None if self.norm is None else finite("norm", self.norm),
+            long_run_ratio=finite("long_run_ratio", self.long_run_ratio),
+            update_ratio=finite("update_ratio", self.update_ratio),
+        )
+
 
 @serializable
 @dataclass(frozen=True)
@@ -31,3 +43,8 @@ class Probe:
     """Steps done when the prediction is issued; it is judged on later ones only."""
     tensors: dict[str, TensorProbe] = field(default_factory=dict)
     """By group name."""
+
+    def __post_init__(self) -> None:
+        settle(self, step=whole("step", self.step), tensors=dict(self.tensors))
+        for name, tensor in self.tensors.items():
+            require(isinstance(tensor, TensorProbe), f"tensors[{name!r}]", tensor, "a TensorProbe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from theory.errors import InputError, finite, require, whole
 from theory.optimizers import SGD, Adam, AdamW, Decay, Optimizer
 from theory.schedules import Constant, Schedule
-from theory.serialize import content_hash, from_json, serializable, to_json
+from theory.serialize import content_hash, from_json, serializable, settle, to_json
 
 
 @serializable
@@ -38,16 +39,20 @@ class Group:
     """Its own decay coefficient; the optimizer's if None."""
 
     def __post_init__(self) -> None:
-        require(bool(self.name), "name", self.name, "a non-empty string")
-        object.__setattr__(self, "shape", tuple(whole("shape", n, low=1) for n in self.shape))
-        whole("count", self.count, low=1)
+        require(isinstance(self.name, str) and bool(self.name), "name", self.name, "a non-empty string")
+        sized = isinstance(self.shape, Iterable) and not isinstance(self.shape, str)
+        require(sized, "shape", self.shape, "a sequence of whole numbers >= 1")
         kinds = ("tensor", "row", None)
         require(self.scale_invariant in kinds, "scale_invariant", self.scale_invariant, "'tensor', 'row' or None")
-        if self.norm0 is not None:
-            finite("norm0", self.norm0)
-        finite("lr_factor", self.lr_factor)
-        if self.weight_decay is not None:
-            finite("weight_decay", self.weight_decay)
+        settle(
+            self,
+            shape=tuple(whole("shape", n, low=1) for n in self.shape),
+            count=whole("count", self.count, low=1),
+            decayed=bool(self.decayed),
+            norm0=None if self.norm0 is None else finite("norm0", self.norm0),
+            lr_factor=finite("lr_factor", self.lr_factor),
+            weight_decay=None if self.weight_decay is None else finite("weight_decay", self.weight_decay),
+        )
 
     @property
     def size(self) -> int:
@@ -80,28 +85,31 @@ class Recipe:
     def __post_init__(self) -> None:
         require(isinstance(self.optimizer, (SGD, Adam, AdamW)), "optimizer", self.optimizer, "one of SGD, Adam, AdamW")
         require(isinstance(self.schedule, Constant), "schedule", self.schedule, "a schedule such as Cosine(warmup=100)")
-        whole("steps", self.steps, low=1)
-        object.__setattr__(self, "groups", tuple(self.groups))
+        settle(self, steps=whole("steps", self.steps, low=1), groups=tuple(self.groups))
+        require(
+            all(isinstance(g, Group) for g in self.groups), "groups", self.groups[:1], "a sequence of Group objects"
+        )
         names = [group.name for group in self.groups]
         repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         require(not repeated, "groups", repeated[:3], "named differently, one name a group")
         self.schedule.check(self.steps)
         scheduled = self.optimizer.decay is Decay.SCHEDULED
         require(
-            scheduled == (self.weight_decay_schedule is not None),
+            isinstance(self.weight_decay_schedule, Constant) if scheduled else self.weight_decay_schedule is None,
             "weight_decay_schedule",
             self.weight_decay_schedule,
-            "given exactly when the optimizer's decay is 'scheduled'",
+            "a schedule exactly when the optimizer's decay is 'scheduled', else None",
         )
         if self.weight_decay_schedule is not None:
             self.weight_decay_schedule.check(self.steps)
-        coupled = self.optimizer.decay is Decay.COUPLED
+        limit = 2.0 if self.optimizer.decay is Decay.COUPLED else 1.0
+        independent = self.optimizer.decay is Decay.INDEPENDENT
         for group in self.groups:
-            peak = self.optimizer.lr * group.lr_factor * self.decay_of(group)
-            limit = 2.0 if coupled else 1.0
-            if self.optimizer.decay is not Decay.INDEPENDENT and peak >= limit:
+            peak = self.decay_of(group) * (1.0 if independent else self.optimizer.lr * group.lr_factor)
+            if peak >= limit:
+                what = "weight_decay" if independent else "lr * weight_decay"
                 raise InputError(
-                    f"lr * weight_decay = {peak:g} (group {group.name!r}) is not allowed: it must be below {limit:g}, "
+                    f"{what} = {peak:g} (group {group.name!r}) is not allowed: it must be below {limit:g}, "
                     "or every step overshoots zero."
                 )
 
@@ -114,7 +122,7 @@ class Recipe:
         Returns:
             The coefficient, in the optimizer's convention.
         """
-        if not group.decayed:
+        if not group.decayed or self.optimizer.decay is Decay.NONE:
             return 0.0
         return self.optimizer.weight_decay if group.weight_decay is None else group.weight_decay
 
@@ -134,7 +142,8 @@ class Recipe:
     def shrink(self, step: ArrayLike, group: Group) -> NDArray[np.float64]:
         """Fraction by which a step with zero gradient shrinks the weights, in whatever convention.
 
-        For coupled decay this is lr*weight_decay, the decay's part of one plain SGD step.
+        For coupled decay this is lr*weight_decay, the decay's part of one plain SGD step; for cautious decay half of
+        lr*weight_decay, because half of the coordinates are decayed on average.
 
         Args:
             step: Step index or indices.
@@ -146,12 +155,12 @@ class Recipe:
         shape = self.schedule.at(step, self.steps)
         peak, decay = self.optimizer.lr * group.lr_factor, self.decay_of(group)
         kind = self.optimizer.decay
-        if kind is Decay.NONE:
-            return np.zeros_like(shape)
         if kind is Decay.INDEPENDENT:
             return shape * decay
         if kind is Decay.CORRECTED:
             return shape**2 * peak * decay
+        if kind is Decay.CAUTIOUS:
+            return 0.5 * shape * peak * decay
         if kind is Decay.SCHEDULED and self.weight_decay_schedule is not None:
             return shape * peak * decay * self.weight_decay_schedule.at(step, self.steps)
         return shape * peak * decay

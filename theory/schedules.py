@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.errors import InputError, finite, require, whole
-from theory.serialize import serializable
+from theory.serialize import serializable, settle
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class Constant:
     """Steps of linear warm-up: step t < warmup runs at (t+1)/warmup of the peak."""
 
     def __post_init__(self) -> None:
-        whole("warmup", self.warmup)
+        settle(self, warmup=whole("warmup", self.warmup))
 
     def check(self, steps: int) -> None:
         """Raise `InputError` if the schedule does not fit into a run of `steps` steps."""
@@ -69,7 +69,7 @@ class Linear(Constant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        finite("final", self.final, high=1.0, open_high=False)
+        settle(self, final=finite("final", self.final, high=1.0, open_high=False))
 
     def _after(self, t: Array, steps: int) -> Array:
         return self.final + (1 - self.final) * (1 - t / steps)
@@ -95,7 +95,7 @@ class InverseSqrt(Constant):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.timescale is not None:
-            whole("timescale", self.timescale, low=1)
+            settle(self, timescale=whole("timescale", self.timescale, low=1))
 
     def _after(self, t: Array, steps: int) -> Array:
         t0 = self.timescale or max(self.warmup, 1)
@@ -114,11 +114,16 @@ class WarmupStableDecay(Constant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        finite("decay", self.decay)
-        finite("final", self.final, high=1.0, open_high=False)
+        length = finite("decay", self.decay)
+        require(length < 1 or length.is_integer(), "decay", self.decay, "a whole number of steps or a fraction below 1")
+        settle(
+            self,
+            decay=length if 0 < length < 1 else int(length),
+            final=finite("final", self.final, high=1.0, open_high=False),
+        )
 
     def _length(self, steps: int) -> int:
-        return math.ceil(self.decay * steps) if isinstance(self.decay, float) and self.decay < 1 else int(self.decay)
+        return math.ceil(self.decay * steps) if isinstance(self.decay, float) else self.decay
 
     def check(self, steps: int) -> None:
         """Raise `InputError` if the schedule does not fit into a run of `steps` steps."""
@@ -152,7 +157,7 @@ class Piecewise(Constant):
         increasing = all(a[0] < b[0] for a, b in pairwise(pairs))
         require(pairs[0][0] == 0 and increasing, "knots", self.knots, "steps that increase from 0")
         require(self.interpolation in ("constant", "linear"), "interpolation", self.interpolation, "constant or linear")
-        object.__setattr__(self, "knots", pairs)
+        settle(self, knots=pairs)
 
     def check(self, steps: int) -> None:
         """Raise `InputError` if the schedule does not fit into a run of `steps` steps."""

@@ -27,6 +27,17 @@ def serializable(cls: T) -> T:
     return cls
 
 
+def settle(instance: Any, **values: Any) -> None:
+    """Store checked values in a frozen dataclass (in `__post_init__`), so that equal objects are spelled alike.
+
+    Args:
+        instance: The object under construction.
+        **values: Its fields' values as plain Python numbers, strings and tuples.
+    """
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
 def to_dict(value: Any) -> Any:
     """Turn a (nested) dataclass into plain JSON values; every object carries its class name as `kind`.
 
@@ -58,7 +69,7 @@ def from_dict(value: Any) -> Any:
         The object.
 
     Raises:
-        InputError: If a `kind` is unknown or a field does not belong to it.
+        InputError: If a `kind` is unknown, or a field does not belong to it or is missing.
     """
     if isinstance(value, list):
         return tuple(from_dict(item) for item in value)
@@ -67,7 +78,7 @@ def from_dict(value: Any) -> Any:
     if "kind" not in value:
         return {key: from_dict(item) for key, item in value.items()}
     kind = value["kind"]
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(f"kind = {kind!r} is not allowed: it must be one of {', '.join(sorted(_KINDS))}.")
     cls = _KINDS[kind]
     names = {f.name for f in dataclasses.fields(cls)}
@@ -77,6 +88,10 @@ def from_dict(value: Any) -> Any:
         raise InputError(
             f"{kind} has no field {unknown[0]!r} (given: {value[unknown[0]]!r}): its fields are {allowed}."
         )
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in value]
+    if missing:
+        raise InputError(f"{kind} lacks the field {missing[0]!r}: it must be given.")
     return cls(**{key: from_dict(item) for key, item in value.items() if key != "kind"})
 
 

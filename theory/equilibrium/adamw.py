@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from theory.equilibrium.decoupled import angle_from_relative_update, shrink_factor
-from theory.errors import finite, whole
+from theory.errors import finite, require, whole
 from theory.results import Equilibrium
 
 
@@ -23,6 +23,9 @@ def second_moment_corrections(betas: tuple[float, float], noise_kurtosis: float 
     Returns:
         (U, S), both 1 for kurtosis 1.
 
+    Raises:
+        InputError: If the correction is so large that it would turn a variance negative.
+
     Example:
         >>> [round(x, 4) for x in second_moment_corrections((0.9, 0.95))]
         [0.9689, 0.9781]
@@ -32,6 +35,8 @@ def second_moment_corrections(betas: tuple[float, float], noise_kurtosis: float 
     one_step = 1 + q * (1 / (1 + b2) - (1 - b1**2) / (1 - b1**2 * b2))
     memory = (1 - b1) / (1 - b1 * b2)
     long_run = 1 + q * (-memory + 3 / (4 * (1 + b2)) + memory * (1 + b1 * b2) / (4 * (1 + b2) * (1 + b1)))
+    usable = min(one_step, long_run) > 0
+    require(usable, "noise_kurtosis", noise_kurtosis, f"smaller at betas = {betas}, where first order in 1-beta2 fails")
     return one_step, long_run
 
 

@@ -85,6 +85,7 @@ def decoupled_equilibrium(
     a = shrink_factor(lr, weight_decay)
     h = lr if lr_update is None else finite("lr_update", lr_update)
     c = np.atleast_1d(np.asarray(update_autocovariance, dtype=np.float64))
+    require(c.size > 0 and bool(np.all(np.isfinite(c))), "update_autocovariance", c[:4].tolist(), "finite numbers")
     squared = h**2 * float(c[0] + 2 * np.sum(a ** np.arange(1, len(c)) * c[1:])) / (1 - a**2)
     require(squared > 0, "update_autocovariance", c[:4].tolist(), "a sequence with positive long-run variance")
     relative = h * math.sqrt(float(c[0]) / squared)

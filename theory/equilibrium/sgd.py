@@ -31,13 +31,14 @@ def sgd_gain(
     finite("lr", lr)
     finite("weight_decay", weight_decay)
     finite("momentum", momentum, high=1.0)
+    if momentum > 0:
+        finite("dampening", dampening, high=1.0)
+        require(not (nesterov and dampening), "dampening", dampening, "0 with Nesterov momentum")
     kappa = 1.0 - dampening if momentum else 1.0
     rho = kappa * lr * weight_decay
     require(rho > 0, "lr * weight_decay", lr * weight_decay, "positive: without decay the norm grows and never settles")
-    if rho >= 2 * (1 + momentum):
-        raise InputError(
-            f"lr * weight_decay = {rho:g} is not allowed: it must be below {2 * (1 + momentum):g} to be stable."
-        )
+    limit = 2 * (1 + momentum) / (kappa * (1 + 2 * momentum if nesterov else 1))
+    require(lr * weight_decay < limit, "lr * weight_decay", lr * weight_decay, f"below {limit:g} to be stable")
     if not nesterov:
         gain = kappa * lr * (1 + momentum) / (weight_decay * (1 - momentum) * (2 * (1 + momentum) - rho))
         return gain, rho / (1 + momentum)
@@ -72,7 +73,7 @@ def sgd_equilibrium(
         lr: Learning rate.
         weight_decay: L2 coefficient; lr*weight_decay < 2(1+momentum)/(1-dampening).
         momentum: Heavy-ball coefficient in [0, 1).
-        dampening: Dampening in [0, 1].
+        dampening: Dampening in [0, 1); ignored without momentum, as in torch.
         nesterov: Nesterov momentum.
         c2: Gradient second moment on the unit sphere (scale-invariant weights).
         g2: Gradient second moment where it does not depend on the norm.
@@ -95,13 +96,19 @@ def sgd_equilibrium(
     squared = math.sqrt(gain * finite("c2", c2)) if c2 is not None else gain * finite("g2", g2)
     kappa = 1.0 - dampening if momentum else 1.0
     rate = (4 if c2 is not None else 2) * kappa * lr * weight_decay / (1 - momentum)
-    norm = math.sqrt(squared)
-    moment = c2 / squared if c2 is not None and squared > 0 else (g2 or 0.0)
+    alpha = _slow_root(lr * weight_decay * kappa, momentum, nesterov)
     return Equilibrium(
-        norm=norm,
+        norm=math.sqrt(squared),
         angle=float(angle_of_chord(chord)),
         relaxation_steps=1 / rate,
         law="sgd_equilibrium",
         effective_lr=lr / squared if squared > 0 else math.inf,
-        relative_update=lr * math.sqrt(moment) / norm if norm > 0 else math.nan,
+        relative_update=math.sqrt((1 - alpha) ** 2 + 2 * alpha * chord),
     )
+
+
+def _slow_root(rho: float, momentum: float, nesterov: bool) -> float:
+    """Factor by which weights shrink a step without gradients, once the momentum has settled (1 if they oscillate)."""
+    phi1, phi2 = ((1 + momentum) * (1 - rho), momentum * (1 - rho)) if nesterov else (1 + momentum - rho, momentum)
+    square = phi1**2 - 4 * phi2
+    return (phi1 + math.sqrt(square)) / 2 if square >= 0 else 1.0

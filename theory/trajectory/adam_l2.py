@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.results import angle_of_chord
-from theory.trajectory.sgd import sgd_moments_step
+from theory.trajectory.march import inverse
+from theory.trajectory.sgd import settled_moments, sgd_moments_step
 
 Array = NDArray[np.float64]
 
@@ -19,6 +20,7 @@ def adam_l2_moments(
     c2: Array,
     d: Array,
     scale_invariant: NDArray[np.bool_],
+    done: int = 0,
 ) -> tuple[Array, Array]:
     """Squared norm after, and rotation during, every step of torch.optim.Adam with `weight_decay`, for n tensors.
 
@@ -34,18 +36,25 @@ def adam_l2_moments(
         c2: Gradient second moment, on the unit sphere where scale-invariant, shape (n,).
         d: Number of coordinates, shape (n,).
         scale_invariant: Shape (n,).
+        done: Steps before the first; the moments are then taken to have followed a constant norm.
 
     Returns:
         Squared norms and angles (rad/step), each of shape (T, n).
     """
     b1, b2 = betas
     w, x, b, v = start, *(np.zeros_like(start) for _ in range(3))
+    if done > 0:
+        q = c2 * inverse(w, scale_invariant)
+        square = (q + weight_decay[0] ** 2 * w) / d
+        v = square * (1 - b2**done)
+        x, b = settled_moments(w, q, lr[0] / np.sqrt(square), float(weight_decay[0]), b1, False, 1 - b1)
     squares, angles = np.empty((len(lr), len(start))), np.empty((len(lr), len(start)))
     for t, (rate, wd) in enumerate(zip(lr.tolist(), weight_decay.tolist(), strict=True)):
-        q = c2 * np.where(scale_invariant, 1 / np.where(w > 0, w, 1.0), 1.0)
+        q = c2 * inverse(w, scale_invariant)
         v = b2 * v + (1 - b2) * (q + wd**2 * w) / d
-        h = rate / (1 - b1 ** (t + 1)) / np.sqrt(v / (1 - b2 ** (t + 1)))
-        before, first = w, (1 - b1, 0.0 if t == 0 else b1)
+        count = done + t + 1
+        h = rate / (1 - b1**count) / np.sqrt(v / (1 - b2**count))
+        before, first = w, (1 - b1, 0.0 if count == 1 else b1)
         w, x, b, moved = sgd_moments_step(w, x, b, q, h, wd, b1, False, first)
         root, root_after = np.sqrt(before), np.sqrt(w)
         scale = 2 * root * root_after

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from theory.equilibrium.adamw import second_moment_corrections
 from theory.errors import InputError, finite, require, whole
 from theory.results import Trajectory, angle_of_chord
-from theory.trajectory.rates import Rates, learning_rates
+from theory.trajectory.rates import Rates, decay_rates, learning_rates, reported
 
 
 def adamw_moments_step(
@@ -81,7 +81,7 @@ def adamw_trajectory(
         [1.005, 1.012]
     """
     rates = learning_rates(schedule)
-    decays = np.broadcast_to(np.asarray(weight_decay, dtype=np.float64), rates.shape)
+    decays, at = decay_rates(weight_decay, rates), reported(steps, len(rates))
     require(bool(np.all(rates * decays < 1)), "lr * weight_decay", float(np.max(rates * decays)), "below 1")
     whole("d", d, low=1)
     if scale_invariant and norm0 == 0:
@@ -99,5 +99,4 @@ def adamw_trajectory(
         scale = 2 * a * root * w**0.5
         chords[t] = (update * one_step / long_run - (w**0.5 - a * root) ** 2) / scale if scale > 0 else 0.0
         mean_square[t] = w
-    at = np.arange(len(rates)) if steps is None else np.asarray(steps, dtype=np.int64)
     return Trajectory(at, np.sqrt(d * mean_square[at]), np.asarray(angle_of_chord(chords[at])), "adamw_trajectory")

@@ -24,6 +24,8 @@ LONGEST_BURST = 3_000
 """... but no longer than this after each restart, once no mean square changes by more than `QUIET_ENOUGH`."""
 QUIET_ENOUGH = 2e-2
 """Largest change in one memory at which the slow description may take over after a long burst."""
+LOUD = 5e-2
+"""Change in one memory at which the slow description gives way to the exact recursion again."""
 STIFF = 0.25
 """Decay within one memory of the momentum beyond which only the exact recursion will do."""
 
@@ -142,20 +144,34 @@ class Path:
             chord = 4 * np.sin(self.angle[k] / 2) ** 2 * np.sqrt(after * before)
             moved = chord + (np.sqrt(after) - np.sqrt(before)) ** 2
             return after, self.angle[k], np.sqrt(moved / np.where(before > 0, before, 1.0))
-        right = np.clip(np.searchsorted(self.at, step, side="right"), 1, len(self.at) - 1)
-        t0, t1 = self.at[right - 1], self.at[right]
-        x = ((step - t0) / (t1 - t0))[:, None]
-        w, growth, update = (
-            (1 - x) * values[right - 1] + x * values[right] for values in (self.mean_square, self.growth, self.update)
-        )
-        drive = self.drive
-        a, source, own = (v[step][:, None] for v in (drive.shrink, drive.source, drive.update))
+        left = np.clip(np.searchsorted(self.at, step, side="right"), 1, len(self.at) - 1) - 1
+        x = ((step - self.at[left]) / (self.at[left + 1] - self.at[left]))[:, None]
+        growth, update = ((1 - x) * f[left] + x * f[left + 1] for f in (self.growth, self.update))
+        decay, steady, rising = (v[:, None] for v in self._since_node(self.drive, step, left))
+        first, last = self.growth[left], self.growth[left + 1]
+        w = decay * self.mean_square[left] + steady * first + rising * (last - first)
+        a, source, own = (v[step][:, None] for v in (self.drive.shrink, self.drive.source, self.drive.update))
         after = a**2 * w + source * growth
         safe = np.where(w > 0, w, 1.0)
         relative = np.sqrt(np.where(w > 0, own * update / safe, 0.0))
         stretch = np.sqrt(np.where(w > 0, after / safe, 1.0))
         chord = (relative**2 - (stretch - a) ** 2) / (2 * a * np.where(stretch > 0, stretch, 1.0))
         return after, np.asarray(angle_of_chord(chord)), relative
+
+    def _since_node(self, drive: Drive, step: NDArray[np.int64], left: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        """What the drive does between a node and a later step of its segment, all of shape (m,).
+
+        Returns the decay of w, its growth under f = 1, and its growth under an f that rises from 0 to 1 in the segment.
+        """
+        begin = self.at[0]
+        node = np.repeat(self.at[:-1], np.diff(self.at)) - begin
+        x = (np.arange(len(node)) - node) / np.repeat(np.diff(self.at), np.diff(self.at))
+        log = np.concatenate([[0.0], np.cumsum(np.log(drive.shrink[begin:] ** 2))])
+        kicks = drive.source[begin:] * np.exp(log[node] - log[1:])
+        steady, rising = (np.concatenate([[0.0], np.cumsum(column)]) for column in (kicks, kicks * x))
+        here, there = step - begin, self.at[left] - begin
+        decay = np.exp(log[here] - log[there])
+        return decay, decay * (steady[here] - steady[there]), decay * (rising[here] - rising[there])
 
 
 def march(system: System, lr: Array, start: int = 0) -> Path:
@@ -177,34 +193,53 @@ def march(system: System, lr: Array, start: int = 0) -> Path:
         growth.append(first)
         update.append(own)
 
-    begins = [start, *(step for step in restarts(lr) if step > start)]
-    slow, memory = start > 0, system.momentum_memory
-    if slow:
-        system.begin(start)
-    for begin, end in zip(begins, [*begins[1:], len(lr)], strict=True):
-        t, calm, settled = begin, 0, False
-        if slow and begin > start:
-            system.to_exact(begin)
-            slow = False
-        stiff = (1 - float(system.drive.shrink[begin:end].min())) * memory > STIFF
-        while not slow and t < end and (stiff or not settled):
+    memory = system.momentum_memory
+
+    def change(before: Array, count: int) -> float:
+        """Largest relative change of a mean square in one memory of the momentum."""
+        relative = np.abs(system.w - before) / np.where(before > 0, before, 1.0)
+        return float(np.max(relative, initial=0.0, where=np.isfinite(relative))) * memory / count
+
+    def burst(t: int, end: int) -> int:
+        """Take exact steps until things are quiet; return the number of steps done."""
+        stiff = (1 - float(system.drive.shrink[t:end].min())) * memory > STIFF
+        latest, calm, settled = t + LONGEST_BURST, 0, False
+        while t < end and (stiff or not settled):
             before = system.w
             factors = system.exact(t)
             t += 1
             record(t, *factors)
-            change = float(np.max(np.abs(system.w - before) / np.where(before > 0, before, 1.0))) * memory
-            calm = calm + 1 if change <= QUIET else 0
-            settled = calm >= 5 * memory or (change <= QUIET_ENOUGH and t - begin >= LONGEST_BURST)
-        if t == end:  # the rate jumps before things are quiet: the exact recursion goes on
-            continue
-        if not slow:
-            system.to_slow(t)
-            slow = True
+            moved = change(before, 1)
+            calm = calm + 1 if moved <= QUIET else 0
+            settled = calm >= 5 * memory or (moved <= QUIET_ENOUGH and t >= latest)
+        return t
+
+    def stride(begin: int, t: int, end: int) -> int:
+        """Go from node to node for as long as things stay quiet; return the number of steps done."""
         stops = nodes(begin, t, end, len(lr))
         sums = system.sums(t, end, stops - t)
         for k, count in enumerate(np.diff(stops).tolist()):
+            before = system.w
             factors = system.slow(int(stops[k]), count, tuple(column[k] for column in sums))
-            record(int(stops[k + 1]), *factors)
+            t = int(stops[k + 1])
+            record(t, *factors)
+            if change(before, count) > LOUD:
+                break
+        return t
+
+    begins = [start, *(step for step in restarts(lr) if step > start)]
+    slow = start > 0
+    if slow:
+        system.begin(start)
+    for begin, end in zip(begins, [*begins[1:], len(lr)], strict=True):
+        t = begin
+        while t < end:
+            if slow:
+                system.to_exact(t)
+            t, slow = burst(t, end), False
+            if t < end:  # else the rate jumps before things are quiet, and the exact recursion goes on
+                system.to_slow(t)
+                t, slow = stride(begin, t, end), True
     return Path(
         np.array(at), np.array(squares), np.array([*growth, growth[-1]]), np.array([*update, update[-1]]), system.drive
     )

@@ -109,6 +109,8 @@ class SGDSystem:
 
     def to_exact(self, t: int) -> None:
         """Restore <w,b> and ||b||^2 from the twin's buffer: b = (1-alpha)/lr w + b~."""
+        if self.momentum == 0:  # the buffer is forgotten at once
+            return
         a, lr = self.drive.shrink[t - 1], self.lr[t - 1]
         q = self.average / (1 - self.momentum ** (2 * t))
         before = (self.w - self.drive.source[t - 1] * q) / a**2

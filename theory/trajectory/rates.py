@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from theory.errors import InputError, finite, whole
+from theory.errors import InputError, finite, require, whole
 from theory.schedules import Constant, Cosine, InverseSqrt, Linear, Schedule, WarmupStableDecay
 
 Array = NDArray[np.float64]
@@ -39,6 +39,52 @@ def learning_rates(schedule: Rates) -> Array:
     if rates.ndim != 1 or len(rates) == 0 or not np.all(np.isfinite(rates)) or np.any(rates < 0):
         raise InputError("schedule is not allowed: it must be a non-empty sequence of finite rates >= 0.")
     return rates
+
+
+def decay_rates(weight_decay: float | ArrayLike, lr: Array) -> Array:
+    """Decay coefficient of every step.
+
+    Args:
+        weight_decay: A number, or one per step.
+        lr: Learning rates, shape (T,).
+
+    Returns:
+        Coefficients, shape (T,).
+
+    Raises:
+        InputError: If one is negative or not finite, or their number is not T.
+
+    Example:
+        >>> decay_rates(0.1, np.ones(2)).tolist()
+        [0.1, 0.1]
+    """
+    decays = np.asarray(weight_decay, dtype=np.float64)
+    fits = decays.ndim == 0 or decays.shape == lr.shape
+    ok = fits and bool(np.all(np.isfinite(decays)) and np.all(decays >= 0))
+    require(ok, "weight_decay", weight_decay, "a finite number >= 0, or one for each step")
+    return np.broadcast_to(decays, lr.shape)
+
+
+def reported(steps: Sequence[int] | None, count: int) -> NDArray[np.int64]:
+    """Steps that a trajectory reports.
+
+    Args:
+        steps: Step indices; all if None.
+        count: Length of the run.
+
+    Returns:
+        Step indices.
+
+    Raises:
+        InputError: If one lies outside the run.
+
+    Example:
+        >>> reported(None, 3).tolist()
+        [0, 1, 2]
+    """
+    at = np.arange(count) if steps is None else np.asarray(steps, dtype=np.int64)
+    require(bool(np.all((at >= 0) & (at < count))), "steps", at.tolist()[:3], f"between 0 and {count - 1}")
+    return at
 
 
 def _from_mapping(spec: dict[str, Any]) -> Array:

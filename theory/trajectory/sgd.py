@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from theory.errors import InputError, finite
 from theory.results import Trajectory, angle_of_chord
-from theory.trajectory.rates import Rates, learning_rates
+from theory.trajectory.rates import Rates, decay_rates, learning_rates, reported
 
 
 def sgd_moments_step(
@@ -51,6 +51,29 @@ def sgd_moments_step(
         inner, square, cross = y, b, b
     update = lr * lr * square
     return w - 2 * lr * inner + update, y - lr * cross, b, update
+
+
+def settled_moments(
+    w: Any, q: Any, lr: Any, weight_decay: float, momentum: float, nesterov: bool, gradient_weight: float
+) -> tuple[Any, Any]:
+    """E<w,b> and E||b||^2 of a buffer that has followed constant norms and rates for long.
+
+    Args:
+        w: E||w||^2.
+        q: E||g||^2.
+        lr: Learning rate.
+        weight_decay: L2 coefficient.
+        momentum: Heavy-ball coefficient.
+        nesterov: Nesterov momentum.
+        gradient_weight: Coefficient of the gradient in the buffer.
+
+    Returns:
+        Both moments, shaped like `w`.
+    """
+    x, b = 0 * w, 0 * w
+    for _ in range(int(20 / (1 - momentum))):
+        _, x, b, _ = sgd_moments_step(w, x, b, q, lr, weight_decay, momentum, nesterov, (gradient_weight, momentum))
+    return x, b
 
 
 def sgd_trajectory(
@@ -97,14 +120,17 @@ def sgd_trajectory(
             "c2 and g2: give exactly one, c2 for scale-invariant weights or g2 for gradients of fixed size."
         )
     rates = learning_rates(schedule)
-    decays = np.broadcast_to(np.asarray(weight_decay, dtype=np.float64), rates.shape)
+    decays, at = decay_rates(weight_decay, rates), reported(steps, len(rates))
+    finite("momentum", momentum, high=1.0)
+    finite("dampening", dampening, high=1.0, open_high=False)
+    noise = finite("c2", c2) if c2 is not None else finite("g2", g2)
     w, x, b = finite("norm0", norm0) ** 2, 0.0, 0.0
     if c2 is not None and w == 0:
         raise InputError("norm0 = 0 is not allowed: scale-invariant weights need a positive norm.")
     damped = 1.0 - dampening if momentum else 1.0
     squared, chords = np.empty(len(rates)), np.empty(len(rates))
     for t, (lr, wd) in enumerate(zip(rates.tolist(), decays.tolist(), strict=True)):
-        q, before = (c2 / w if c2 is not None else g2), w
+        q, before = (noise / w if c2 is not None else noise), w
         weights = (1.0, 0.0) if t == 0 else (damped, momentum)
         w, x, b, update = sgd_moments_step(w, x, b, q, lr, wd, momentum, nesterov, weights)
         # 1 - cos = (||w'-w||^2 - (||w'|| - ||w||)^2) / (2 ||w|| ||w'||): no cancellation at small angles
@@ -112,5 +138,4 @@ def sgd_trajectory(
         radial = (w - before) / (w**0.5 + before**0.5) if scale > 0 else 0.0
         chords[t] = (update - radial**2) / (2 * scale) if scale > 0 else 0.0
         squared[t] = w
-    at = np.arange(len(rates)) if steps is None else np.asarray(steps, dtype=np.int64)
     return Trajectory(at, np.sqrt(squared[at]), np.asarray(angle_of_chord(chords[at])), "sgd_trajectory")
