@@ -8,22 +8,33 @@ import pytest
 
 import theory
 
+FILES = sorted((Path(__file__).parent / "vectors").glob("*.json"))
 CASES = [
-    (file.stem, index, vector)
-    for file in sorted((Path(__file__).parent / "vectors").glob("*.json"))
+    pytest.param(file.stem, vector, id=f"{file.stem}-{index}")
+    for file in FILES
     for index, vector in enumerate(json.loads(file.read_text()))
+    if "curvatures" not in vector["inputs"]  # a whole problem to run, not a call
 ]
 
 
-def test_there_are_vectors_for_many_laws():
-    assert len({law for law, *_ in CASES}) >= 12
+@pytest.mark.parametrize("law", [file.stem for file in FILES])
+def test_every_file_has_its_law(law):
+    assert callable(getattr(theory, law, None))
+    assert law in theory.__all__
 
 
-@pytest.mark.parametrize(("law", "index", "vector"), CASES, ids=[f"{law}-{index}" for law, index, _ in CASES])
-def test_law_holds_on_its_vector(law, index, vector):
+def test_no_file_is_empty():
+    assert len(FILES) >= 12
+    assert all(len(json.loads(file.read_text())) >= 3 for file in FILES)
+
+
+@pytest.mark.parametrize(("law", "vector"), CASES)
+def test_law_holds_on_its_vector(law, vector):
+    assert vector["law"] == law
     result = getattr(theory, law)(**vector["inputs"])
     for field, expected in vector["expected"].items():
         got = np.asarray(result[field] if isinstance(result, dict) else getattr(result, field), dtype=float)
         want, tolerance = np.asarray(expected, dtype=float), vector["tolerance"][field]
+        assert got.shape == want.shape
         error = np.abs(got - want) / np.where(want == 0, 1.0, np.abs(want))
         assert np.max(error) <= tolerance, f"{field}: {np.max(error):.2e} of {tolerance:.2e} ({vector['origin']})"
