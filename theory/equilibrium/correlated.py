@@ -57,8 +57,8 @@ def correlated_equilibrium(
     Example:
         >>> white = correlated_equilibrium(0.1, 0.05, 0.0, 0.9, scale_invariant=False)
         >>> red = correlated_equilibrium(0.1, 0.05, 0.5, 0.9, scale_invariant=False)
-        >>> round((red.norm / white.norm) ** 2, 2)      # (1 + rho)/(1 - rho) = 3, less what decay forgets
-        2.95
+        >>> round((red.norm / white.norm) ** 2, 2)      # (1 + rho)/(1 - rho)
+        3.0
     """
     a, beta = shrink_factor(lr, weight_decay), finite("momentum", momentum, high=1.0)
     if (rho is None) == (grad_autocovariance is None):

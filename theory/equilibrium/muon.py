@@ -78,8 +78,8 @@ def matrix_arcsine(shape: tuple[int, int], rho: ArrayLike) -> Correlation:
         InputError: If the shape is no matrix's or a correlation lies outside [-1, 1].
 
     Example:
-        >>> round(matrix_arcsine((256, 256), 0.9).correlation, 3)
-        0.788
+        >>> round(float(matrix_arcsine((256, 256), 0.9).correlation), 3)
+        0.789
     """
     value = np.asarray(rho, dtype=np.float64)
     require(bool(np.all(np.abs(value) <= 1)), "rho", rho, "a correlation in [-1, 1]")

@@ -36,7 +36,7 @@ def arcsine(rho: ArrayLike) -> Correlation:
         InputError: If a correlation lies outside [-1, 1].
 
     Example:
-        >>> round(arcsine(0.5).correlation, 6)
+        >>> round(float(arcsine(0.5).correlation), 6)
         0.333333
     """
     value = np.asarray(rho, dtype=np.float64)
@@ -129,7 +129,7 @@ def signum_equilibrium(lr: float, weight_decay: float, momentum: float = 0.9, d:
 
     Example:
         >>> round(signum_equilibrium(0.01, 1.0, momentum=0.9, d=1024).norm, 2)
-        7.91
+        7.92
     """
     beta = finite("momentum", momentum, high=1.0)
     return _sign_equilibrium(lr, weight_decay, beta, beta, d, "signum_equilibrium")
