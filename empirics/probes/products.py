@@ -88,6 +88,7 @@ class ByNorm:
         self.copies = [torch.empty_like(view.view(), dtype=wide(view.view())) for view in views]
         self.rows: tuple[Tensor, ...] = ()
 
+    @torch.no_grad()
     def before(self, active: Sequence[int], grads: list[Tensor]) -> None:
         """As in `ByDot`."""
         copies = [self.copies[i] for i in active]
@@ -99,6 +100,7 @@ class ByNorm:
             torch._foreach_copy_(copies, weights)
         self.rows = norms(grads), norms(copies)
 
+    @torch.no_grad()
     def after(self, active: Sequence[int]) -> Tensor:
         """As in `ByDot`."""
         copies = [self.copies[i] for i in active]

@@ -101,7 +101,6 @@ class Rotation:
         for handle in self._handles:
             handle.remove()
 
-    @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self.step % self.every == 0:
             grads = [
@@ -110,9 +109,8 @@ class Rotation:
             self._active = [i for i, _ in grads]
             self._rates = [read_rates(optimizer, group) for group in optimizer.param_groups]
             if grads:
-                self._meter.before(self._active, [grad for _, grad in grads])
+                self._meter.before(self._active, [grad.to_dense() if grad.is_sparse else grad for _, grad in grads])
 
-    @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
         if self.step % self.every == 0 and self._active:
             self._pending.append((self.step, self._active, self._rates, self._meter.after(self._active)))

@@ -210,6 +210,21 @@ def test_tensors_without_gradient_are_left_out_of_that_step_only():
     assert (one, list(first["angle"]), two, list(second["angle"])) == (1, ["a"], 2, ["a", "b"])
 
 
+@pytest.mark.usefixtures("either_way")
+def test_sparse_gradients_are_measured_like_dense_ones():
+    measured = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Embedding(5, 3, sparse=sparse)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rotation = Rotation(model, optimizer, every=1)
+        model(torch.tensor([1, 1, 4])).square().sum().backward()
+        optimizer.step()
+        measured.append(rotation.flush()[1][1])
+    for quantity, values in measured[0].items():
+        assert measured[1][quantity] == pytest.approx(values, rel=1e-6)
+
+
 def test_weights_that_move_to_new_memory_or_are_transposed_are_followed():
     model = nn.Linear(4, 4, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
