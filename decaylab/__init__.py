@@ -9,8 +9,11 @@ from typing import Any
 
 import theory
 from theory import shapes
+from theory.conventions import convert_decay
+from theory.derivations import derive
+from theory.equivalence.twin import equivalent_schedule
 from theory.errors import InputError
-from theory.optimizers import SGD, Adam, AdamW, Decay
+from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, Signum
 from theory.predict import predict
 from theory.prediction import Prediction
 from theory.probe import Probe, TensorProbe
@@ -34,15 +37,23 @@ __all__ = [
     "Cosine",
     "Decay",
     "Group",
+    "Hyperball",
     "InputError",
     "InverseSqrt",
     "Linear",
+    "Lion",
+    "Muon",
+    "NormalizedMomentum",
     "Piecewise",
     "Prediction",
     "Probe",
     "Recipe",
+    "Signum",
     "TensorProbe",
     "WarmupStableDecay",
+    "convert_decay",
+    "derive",
+    "equivalent_schedule",
     "predict",
     "shapes",
     "theory",

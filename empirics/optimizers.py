@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from empirics import scale_free
 from theory import optimizers as spec
 from theory.errors import require
 from theory.optimizers import Decay
@@ -50,6 +51,22 @@ def build_optimizer(
             built = torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=True)
         case spec.AdamW(lr=lr, betas=betas, eps=eps):
             built = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+        case spec.Lion(lr=lr, betas=betas):
+            built = scale_free.Lion(groups, lr=lr, betas=betas)
+        case spec.Signum(lr=lr, momentum=momentum):
+            built = scale_free.Signum(groups, lr=lr, momentum=momentum)
+        case spec.NormalizedMomentum(lr=lr, momentum=momentum):
+            built = scale_free.NormalizedMomentum(groups, lr=lr, momentum=momentum)
+        case spec.Hyperball(lr=lr, momentum=momentum):
+            built = scale_free.Hyperball(groups, lr=lr, momentum=momentum)
+        case spec.Muon(lr=lr, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps, adjust_lr_fn=adjust):
+            require(ns_steps is not None, "optimizer.ns_steps", ns_steps, "a number to be trained with")
+            assert ns_steps is not None
+            others = [tuple(p.shape) for p in parameters if p.dim() != 2]
+            require(not others, "optimizer", f"Muon with tensors of shape {others[:2]}", "one for matrices only")
+            built = torch.optim.Muon(
+                groups, lr=lr, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps, adjust_lr_fn=adjust
+            )
     set_rates(built, optimizer, 1.0)
     return built
 

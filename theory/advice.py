@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from theory.optimizers import SGD, Adam, AdamW
+from theory.optimizers import SGD, Adam, AdamW, Hyperball, Muon
 from theory.probe import TensorProbe
 from theory.recipe import Group, Recipe
 
@@ -84,17 +84,22 @@ def warnings_for(recipe: Recipe, measured: dict[str, TensorProbe]) -> tuple[str,
             "Adam with coupled decay divides the decay by the gradients' size: without a probe (c2) nothing is "
             "predicted."
         )
-    if isinstance(optimizer, (Adam, AdamW)):
-        if 2 * (1 - optimizer.betas[1]) > 0.3:
-            found.append(
-                f"betas[1] = {optimizer.betas[1]} is below 0.85: the second moment is so noisy that the correction for "
-                "it "
-                "(first order in 1-beta2) is not accurate."
-            )
-        if isinstance(optimizer, AdamW) and not decayed:
-            found.append(
-                "Nothing is decayed: norms grow for as long as the learning rate lasts and the angle falls as they do."
-            )
+    if isinstance(optimizer, (Adam, AdamW)) and 2 * (1 - optimizer.betas[1]) > 0.3:
+        found.append(
+            f"betas[1] = {optimizer.betas[1]} is below 0.85: the second moment is so noisy that the correction for "
+            "it "
+            "(first order in 1-beta2) is not accurate."
+        )
+    if not decayed and not isinstance(optimizer, (SGD, Adam, Hyperball)):
+        found.append(
+            "Nothing is decayed: norms grow for as long as the learning rate lasts and the angle falls as they do."
+        )
+    refused = [group.name for group in recipe.groups if isinstance(optimizer, Muon) and len(group.shape) != 2]
+    if refused:
+        found.append(
+            f"Muon takes matrices only: {len(refused)} tensor(s) ({refused[0]}, ...) need another optimizer and are "
+            "not predicted."
+        )
     missing = [group.name for group in recipe.groups if group.norm0 is None and group.name not in measured]
     if missing and not isinstance(optimizer, SGD):
         found.append(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from theory.optimizers import SGD, Optimizer
+from theory.optimizers import SGD, Hyperball, Lion, Optimizer, Signum
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ def prior_band(optimizer: Optimizer, *, scale_invariant: bool, matrix: bool = Tr
     if isinstance(optimizer, SGD):
         # exact at stationary norm; within an epoch or two norms drift by as much as this
         return Band((0.6, 1.6), (0.9, 1.1), (0.6, 1.6))
+    if isinstance(optimizer, Hyperball):
+        return Band((1.0, 1.0), (0.9, 1.1), (1.0, 1.0))
+    if isinstance(optimizer, (Lion, Signum)) and scale_invariant:
+        return Band((0.60, 1.05), (0.95, 1.65), (1.0, 1.0))  # signs have no size to be wrong about
     update = (0.87, 1.05)
     if scale_invariant:
         return Band((0.70, 1.10), (0.95, 1.05), update)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from theory.errors import InputError, finite, require
+from theory.errors import InputError, finite, require, whole
 from theory.serialize import serializable, settle
 
 
@@ -25,6 +25,18 @@ class Decay(StrEnum):
     CAUTIOUS = "cautious"
     SCHEDULED = "scheduled"
     NONE = "none"
+
+
+def _settle_decoupled(optimizer: AdamW | ScaleFree) -> None:
+    settle(
+        optimizer,
+        lr=finite("lr", optimizer.lr),
+        weight_decay=finite("weight_decay", optimizer.weight_decay),
+    )
+    allowed = [kind.value for kind in Decay if kind is not Decay.COUPLED]
+    given = getattr(optimizer.decay, "value", optimizer.decay)
+    require(optimizer.decay in allowed, "decay", given, f"one of {', '.join(allowed)}")
+    settle(optimizer, decay=Decay(optimizer.decay))
 
 
 def _betas(betas: tuple[float, float]) -> tuple[float, float]:
@@ -115,18 +127,120 @@ class AdamW:
     """Convention by which `weight_decay` and the schedule become a shrink factor."""
 
     def __post_init__(self) -> None:
-        settle(
-            self,
-            lr=finite("lr", self.lr),
-            betas=_betas(self.betas),
-            eps=finite("eps", self.eps),
-            weight_decay=finite("weight_decay", self.weight_decay),
-        )
-        allowed = [kind.value for kind in Decay if kind is not Decay.COUPLED]
-        require(
-            self.decay in allowed, "decay", getattr(self.decay, "value", self.decay), f"one of {', '.join(allowed)}"
-        )
-        settle(self, decay=Decay(self.decay))
+        settle(self, betas=_betas(self.betas), eps=finite("eps", self.eps))
+        _settle_decoupled(self)
 
 
-Optimizer = SGD | Adam | AdamW
+@serializable
+@dataclass(frozen=True)
+class Lion:
+    """u = sign(beta1*m + (1-beta1)*g), then m <- beta2*m + (1-beta2)*g; w <- (1-lr*weight_decay)*w - lr*u."""
+
+    lr: float
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Share of the memory in the update, and decay rate of the memory, each in [0, 1)."""
+    weight_decay: float = 0.0
+    """Decay coefficient."""
+    decay: Decay = Decay.DECOUPLED
+    """Convention by which `weight_decay` and the schedule become a shrink factor."""
+
+    def __post_init__(self) -> None:
+        settle(self, betas=_betas(self.betas))
+        _settle_decoupled(self)
+
+
+@serializable
+@dataclass(frozen=True)
+class Signum:
+    """m <- momentum*m + (1-momentum)*g; w <- (1-lr*weight_decay)*w - lr*sign(m)."""
+
+    lr: float
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Decay rate of the memory, in [0, 1)."""
+    weight_decay: float = 0.0
+    """Decay coefficient."""
+    decay: Decay = Decay.DECOUPLED
+    """Convention by which `weight_decay` and the schedule become a shrink factor."""
+
+    def __post_init__(self) -> None:
+        settle(self, momentum=finite("momentum", self.momentum, high=1.0))
+        _settle_decoupled(self)
+
+
+@serializable
+@dataclass(frozen=True)
+class NormalizedMomentum:
+    """m <- momentum*m + (1-momentum)*g; w <- (1-lr*weight_decay)*w - lr*m/||m||, tensor by tensor."""
+
+    lr: float
+    """Peak learning rate: the length of a step."""
+    momentum: float = 0.9
+    """Decay rate of the memory, in [0, 1)."""
+    weight_decay: float = 0.0
+    """Decay coefficient."""
+    decay: Decay = Decay.DECOUPLED
+    """Convention by which `weight_decay` and the schedule become a shrink factor."""
+
+    def __post_init__(self) -> None:
+        settle(self, momentum=finite("momentum", self.momentum, high=1.0))
+        _settle_decoupled(self)
+
+
+@serializable
+@dataclass(frozen=True)
+class Muon:
+    """torch.optim.Muon: orthogonalised momentum for matrices; the decay uses the raw lr, the step the adjusted one."""
+
+    lr: float
+    """Peak learning rate, before adjustment."""
+    weight_decay: float = 0.1
+    """Decay coefficient; torch's default."""
+    momentum: float = 0.95
+    """Decay rate of the memory, in [0, 1)."""
+    nesterov: bool = True
+    """Whether the present gradient is mixed in once more."""
+    ns_steps: int | None = 5
+    """Newton-Schulz iterations; None for the exact polar factor."""
+    adjust_lr_fn: str | None = None
+    """None or "original": lr*sqrt(max(1, rows/columns)); "match_rms_adamw": 0.2*lr*sqrt(max(rows, columns))."""
+    decay: Decay = Decay.DECOUPLED
+    """Convention by which `weight_decay` and the schedule become a shrink factor."""
+
+    def __post_init__(self) -> None:
+        known = (None, "original", "match_rms_adamw")
+        require(self.adjust_lr_fn in known, "adjust_lr_fn", self.adjust_lr_fn, "None, 'original' or 'match_rms_adamw'")
+        if self.ns_steps is not None:
+            require(1 <= whole("ns_steps", self.ns_steps) <= 10, "ns_steps", self.ns_steps, "None or from 1 to 10")
+        settle(self, momentum=finite("momentum", self.momentum, high=1.0), nesterov=bool(self.nesterov))
+        _settle_decoupled(self)
+
+
+@serializable
+@dataclass(frozen=True)
+class Hyperball:
+    """Fixed norm: w <- ||w0|| * Normalize(w - lr*||w0||*m/||m||), tensor by tensor; there is nothing left to decay."""
+
+    lr: float
+    """Peak learning rate, relative to the norm."""
+    momentum: float = 0.9
+    """Decay rate of the memory, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        settle(self, lr=finite("lr", self.lr), momentum=finite("momentum", self.momentum, high=1.0))
+
+    @property
+    def decay(self) -> Decay:
+        """The decay convention."""
+        return Decay.NONE
+
+    @property
+    def weight_decay(self) -> float:
+        """No decay: the projection holds the norm."""
+        return 0.0
+
+
+ScaleFree = Lion | Signum | NormalizedMomentum | Muon
+"""Optimizers whose step does not depend on the size of the gradients."""
+Optimizer = SGD | Adam | AdamW | Lion | Signum | NormalizedMomentum | Muon | Hyperball

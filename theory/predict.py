@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from theory.advice import warnings_for
 from theory.bands import calibrated_band, prior_band
+from theory.equilibrium.decoupled import decoupled_equilibrium
 from theory.equilibrium.sgd import sgd_gain
 from theory.errors import require
-from theory.optimizers import SGD, Adam, AdamW
+from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, ScaleFree, Signum
 from theory.prediction import Bundle, Prediction
 from theory.probe import Probe, TensorProbe
 from theory.recipe import Group, Recipe
@@ -20,6 +21,7 @@ from theory.trajectory.adam_l2 import adam_l2_moments
 from theory.trajectory.march import Path, inverse, march
 from theory.trajectory.march_adamw import AdamWSystem
 from theory.trajectory.march_sgd import SGDSystem, sgd_drive
+from theory.trajectory.scale_free import fixed_norm_path, scale_free_path, update_law
 from theory.trajectory.sgd import settled_moments, sgd_moments_step
 
 Array = NDArray[np.float64]
@@ -30,13 +32,25 @@ ASSUMPTIONS = {
         "Adam's eps is small against the gradients' root mean square; gradient clipping does not change Adam's updates",
     ),
     "sgd": ("gradients are orthogonal to the weights (scale invariance) and uncorrelated in time",),
+    "scale_free": ("gradients are zero-mean noise, independent from step to step; the momentum has filled up",),
+}
+LAWS: dict[type, tuple[str, ...]] = {
+    SGD: ("sgd_equilibrium", "sgd_trajectory"),
+    Adam: ("adamw_equilibrium", "adamw_trajectory"),
+    AdamW: ("adamw_equilibrium", "adamw_trajectory"),
+    Lion: ("lion_equilibrium",),
+    Signum: ("signum_equilibrium",),
+    NormalizedMomentum: ("normalized_momentum_equilibrium",),
+    Muon: ("muon_equilibrium",),
+    Hyperball: ("hyperball_angle",),
 }
 
 
 def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
     """Predict norm, rotation and effective learning rate of every tensor, step by step.
 
-    AdamW (and Adam without decay) needs nothing but the recipe. Under SGD the rotation at stationary norm follows from
+    AdamW (and Adam without decay), Lion, Signum, normalised momentum, Muon and fixed-norm optimizers need nothing but
+    the recipe. Under SGD the rotation at stationary norm follows from
     lr*weight_decay alone, while the norm is a property of the data: it needs a probe with `c2`, as does Adam with
     coupled decay.
 
@@ -72,9 +86,10 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
     bundles: list[Bundle] = []
     for (_, _, begin), members in shared.items():
         bundles += _bundles(recipe, np.array(members), measured, begin)
-    laws = {"sgd": ("sgd_equilibrium", "sgd_trajectory"), "adamw": ("adamw_equilibrium", "adamw_trajectory")}
-    kind = "sgd" if isinstance(recipe.optimizer, SGD) else "adamw"
-    coupled_adam = isinstance(recipe.optimizer, Adam) and recipe.optimizer.weight_decay > 0
+    optimizer = recipe.optimizer
+    kind = "sgd" if isinstance(optimizer, SGD) else "adamw" if isinstance(optimizer, (Adam, AdamW)) else "scale_free"
+    coupled_adam = isinstance(optimizer, Adam) and any(recipe.decay_of(group) > 0 for group in recipe.groups)
+    cautious = optimizer.decay is Decay.CAUTIOUS and optimizer.weight_decay > 0
     bands = tuple(
         calibrated_band()
         if group.name in measured
@@ -88,7 +103,9 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
         probe=probe,
         bundles=tuple(bundles),
         bands=bands,
-        laws=("adam_l2_equilibrium",) if coupled_adam else laws[kind],
+        laws=("adam_l2_equilibrium",)
+        if coupled_adam
+        else LAWS[type(optimizer)] + (("cautious_equilibrium",) if cautious else ()),
         assumptions=ASSUMPTIONS[kind],
         warnings=warnings_for(recipe, measured),
         start=start,
@@ -100,6 +117,11 @@ def _bundles(recipe: Recipe, members: NDArray[np.int64], measured: dict[str, Ten
     probes = [measured.get(group.name, TensorProbe()) for group in groups]
     steps = np.arange(recipe.steps)
     lr, shrink = recipe.lr(steps, groups[0]), recipe.shrink(steps, groups[0])
+    if isinstance(recipe.optimizer, Hyperball):
+        square0 = np.array([_norm0(g, p) for g, p in zip(groups, probes, strict=True)], dtype=np.float64) ** 2
+        return [Bundle(members, fixed_norm_path(recipe.optimizer, lr, np.ones(len(members)), start), square0)]
+    if isinstance(recipe.optimizer, ScaleFree):
+        return _scale_free(recipe, members, probes, lr, shrink, start)
     if isinstance(recipe.optimizer, AdamW) or (isinstance(recipe.optimizer, Adam) and not shrink.any()):
         path, size = _adamw_path(recipe, groups, probes, lr, shrink, start)
         return [Bundle(members, path, size)]
@@ -123,6 +145,39 @@ def _norm0(group: Group, probe: TensorProbe) -> float | None:
     return probe.norm if probe.norm is not None else group.norm0
 
 
+def _scale_free(
+    recipe: Recipe, members: NDArray[np.int64], probes: list[TensorProbe], lr: Array, shrink: Array, start: int
+) -> list[Bundle]:
+    """Lion, Signum, normalised momentum and Muon: tensors of one shape have the same updates."""
+    optimizer = recipe.optimizer
+    assert isinstance(optimizer, ScaleFree)
+    matrices = isinstance(optimizer, Muon)  # of the others only the number of coordinates matters
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, index in enumerate(members.tolist()):
+        group = recipe.groups[index]
+        if not matrices or len(group.shape) == 2:
+            alike[group.shape if matrices else (1,)].append(i)
+    bundles = []
+    for shape, chosen in alike.items():
+        law = update_law(optimizer, shape)
+        groups = [recipe.groups[i] for i in members[chosen]]
+        per_tensor = matrices or isinstance(optimizer, NormalizedMomentum)
+        size = np.array([1.0 if per_tensor else group.size for group in groups])
+        norm0 = np.array([_norm0(g, probes[i]) for g, i in zip(groups, chosen, strict=True)], dtype=np.float64)
+        peak, strongest = float(lr.max(initial=0.0)), float(shrink.max(initial=0.0))
+        settled = np.nan
+        if strongest > 0 and peak > 0:
+            settled = decoupled_equilibrium(peak, strongest / peak, law.autocovariance()).norm ** 2
+        square0 = np.where(np.isnan(norm0), settled, norm0**2 / size)
+        growth, update = (
+            np.array([getattr(probes[i], name) for i in chosen]) for name in ("long_run_ratio", "update_ratio")
+        )
+        invariant = np.array([group.scale_invariant is not None for group in groups]) & (square0 > 0)
+        path = scale_free_path(lr, shrink, law, square0, invariant, start, growth, update)
+        bundles.append(Bundle(members[chosen], path, size))
+    return bundles
+
+
 def _adamw_path(
     recipe: Recipe, groups: list[Group], probes: list[TensorProbe], lr: Array, shrink: Array, start: int
 ) -> tuple[Path, Array]:
@@ -137,13 +192,21 @@ def _adamw_path(
     system = AdamWSystem(
         lr,
         shrink,
-        optimizer.betas,
+        recipe.betas(),
         norm0**2 / size,
         invariant,
         growth_ratio=np.array([p.long_run_ratio for p in probes]),
         update_ratio=np.array([p.update_ratio for p in probes]),
+        noise=recipe.noise(),
     )
-    return march(system, lr, start), size
+    return march(system, lr, start, _kinks(recipe)), size
+
+
+def _kinks(recipe: Recipe) -> list[int]:
+    """Steps at which betas or batch size change."""
+    noise = recipe.noise()
+    changes = np.flatnonzero(np.diff(noise, prepend=noise[0]))
+    return [*changes.tolist(), *(step for step, _ in recipe.betas_schedule or ())]
 
 
 def _coupled_path(
@@ -157,12 +220,15 @@ def _coupled_path(
     if isinstance(optimizer, SGD):
         drive = None if optimizer.nesterov else sgd_drive(lr, shrink, optimizer.momentum, optimizer.dampening)
         if drive is not None:
-            system = SGDSystem(drive, lr, shrink, optimizer.momentum, optimizer.dampening, square0, c2, invariant)
-            return march(system, lr, start)
-        return _exact_sgd(optimizer, lr[start:], decay[start:], square0, c2, invariant, start)
+            mu, noise = optimizer.momentum, recipe.noise()
+            system = SGDSystem(drive, lr, shrink, mu, optimizer.dampening, square0, c2, invariant, noise)
+            return march(system, lr, start, _kinks(recipe))
+        per_step = recipe.noise()[start:, None] * c2
+        return _exact_sgd(optimizer, lr[start:], decay[start:], square0, per_step, invariant, start)
     assert isinstance(optimizer, Adam)
     d = np.array([g.size for g, _ in chosen], dtype=np.float64)
-    squares, angles = adam_l2_moments(lr[start:], decay[start:], optimizer.betas, square0, c2, d, invariant, start)
+    betas, noise = recipe.betas()[start:], recipe.noise()[start:]
+    squares, angles = adam_l2_moments(lr[start:], decay[start:], betas, square0, c2, d, invariant, start, noise)
     return Path.from_steps(np.vstack([square0, squares]), angles, start)
 
 
@@ -177,11 +243,11 @@ def _exact_sgd(
         1 - optimizer.dampening if optimizer.momentum else 1.0,
     )
     if start > 0:
-        q = c2 * inverse(w, invariant)
+        q = c2[0] * inverse(w, invariant)
         x, b = settled_moments(w, q, float(lr[0]), float(decay[0]), mu, nesterov, damped)
     for t in range(len(lr)):
         weights = (1.0, 0.0) if start + t == 0 else (damped, mu)
-        q, before = c2 * inverse(w, invariant), w
+        q, before = c2[t] * inverse(w, invariant), w
         w, x, b, moved = sgd_moments_step(w, x, b, q, lr[t], decay[t], mu, nesterov, weights)
         squares.append(w)
         scale = 2 * np.sqrt(w * before)

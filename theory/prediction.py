@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from theory.bands import Band
 from theory.errors import require
-from theory.optimizers import SGD
+from theory.optimizers import SGD, Hyperball
 from theory.probe import Probe
 from theory.quantities import PREDICTED, UNITS
 from theory.recipe import Recipe
@@ -88,7 +88,9 @@ class Prediction:
             lr = self.recipe.lr(at, groups[int(bundle.members[0])])[:, None]
             rms = norm / np.sqrt(sizes[bundle.members])
             with np.errstate(divide="ignore", invalid="ignore"):  # a zero tensor: inf, but 0 where lr is 0
-                rate = np.where(lr > 0, lr / (norm**2 if isinstance(self.recipe.optimizer, SGD) else rms), 0.0)
+                scale = norm**2 if isinstance(self.recipe.optimizer, SGD) else rms
+                fixed = isinstance(self.recipe.optimizer, Hyperball)  # its lr is relative to the norm as it is
+                rate = lr + 0 * norm if fixed else np.where(lr > 0, lr / scale, 0.0)
             for name, value in zip(PREDICTED, (norm, rms, angle, rate, relative), strict=True):
                 out[name][:, bundle.members] = value
         return out

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.errors import InputError, finite, require, whole
-from theory.optimizers import SGD, Adam, AdamW, Decay, Optimizer
+from theory.optimizers import Adam, AdamW, Decay, Optimizer
 from theory.schedules import Constant, Schedule
 from theory.serialize import content_hash, from_json, serializable, settle, to_json
 
@@ -81,9 +81,14 @@ class Recipe:
     """The tensors."""
     weight_decay_schedule: Schedule | None = None
     """Shape of the decay coefficient, for the `scheduled` convention; constant if None."""
+    betas_schedule: tuple[tuple[int, tuple[float, float]], ...] | None = None
+    """Adam's betas from given steps on, pairs (step, betas), steps increasing from 0; the optimizer's if None."""
+    batch_schedule: Schedule | None = None
+    """Shape of the batch size, relative to the largest: smaller batches, noisier gradients. Constant if None."""
 
     def __post_init__(self) -> None:
-        require(isinstance(self.optimizer, (SGD, Adam, AdamW)), "optimizer", self.optimizer, "one of SGD, Adam, AdamW")
+        known = ", ".join(kind.__name__ for kind in get_args(Optimizer))
+        require(isinstance(self.optimizer, Optimizer), "optimizer", self.optimizer, f"one of {known}")
         require(isinstance(self.schedule, Constant), "schedule", self.schedule, "a schedule such as Cosine(warmup=100)")
         settle(self, steps=whole("steps", self.steps, low=1), groups=tuple(self.groups))
         require(
@@ -100,8 +105,16 @@ class Recipe:
             self.weight_decay_schedule,
             "a schedule exactly when the optimizer's decay is 'scheduled', else None",
         )
-        if self.weight_decay_schedule is not None:
-            self.weight_decay_schedule.check(self.steps)
+        for name in ("weight_decay_schedule", "batch_schedule"):
+            own = getattr(self, name)
+            require(own is None or isinstance(own, Constant), name, own, "None or a schedule")
+            if own is not None:
+                own.check(self.steps)
+        if self.batch_schedule is not None:
+            sizes = self.batch_schedule.at(np.arange(self.steps), self.steps)
+            require(bool(np.all(sizes > 0)), "batch_schedule", float(sizes.min()), "positive at every step")
+        if self.betas_schedule is not None:
+            settle(self, betas_schedule=self._checked_betas(self.betas_schedule))
         limit = 2.0 if self.optimizer.decay is Decay.COUPLED else 1.0
         independent = self.optimizer.decay is Decay.INDEPENDENT
         for group in self.groups:
@@ -112,6 +125,47 @@ class Recipe:
                     f"{what} = {peak:g} (group {group.name!r}) is not allowed: it must be below {limit:g}, "
                     "or every step overshoots zero."
                 )
+
+    def _checked_betas(self, knots: Any) -> tuple[tuple[int, tuple[float, float]], ...]:
+        adam = isinstance(self.optimizer, (Adam, AdamW))
+        require(adam, "betas_schedule", knots, "None unless the optimizer is Adam or AdamW")
+        pairs = tuple(
+            (whole("betas_schedule", step), (finite("beta1", b1, high=1.0), finite("beta2", b2, high=1.0)))
+            for step, (b1, b2) in knots
+        )
+        steps = [step for step, _ in pairs]
+        fits = bool(pairs) and steps[0] == 0 and steps == sorted(set(steps)) and steps[-1] < self.steps
+        require(fits, "betas_schedule", steps[:3], f"pairs (step, betas) with steps from 0 to {self.steps - 1}")
+        return pairs
+
+    def betas(self) -> NDArray[np.float64]:
+        """Adam's betas at every step.
+
+        Returns:
+            Shape (steps, 2).
+
+        Raises:
+            InputError: If the optimizer is neither Adam nor AdamW.
+        """
+        optimizer = self.optimizer
+        if not isinstance(optimizer, (Adam, AdamW)):
+            raise InputError(f"optimizer = {type(optimizer).__name__} has no betas of this kind: it must be Adam(W).")
+        if self.betas_schedule is None:
+            return np.tile(optimizer.betas, (self.steps, 1))
+        begins = np.array([step for step, _ in self.betas_schedule])
+        values = np.array([pair for _, pair in self.betas_schedule])
+        return values[np.searchsorted(begins, np.arange(self.steps), side="right") - 1]
+
+    def noise(self) -> NDArray[np.float64]:
+        """Second moment of the gradients' noise at every step, relative to that of the largest batch.
+
+        Returns:
+            The largest batch over that of the step, shape (steps,).
+        """
+        if self.batch_schedule is None:
+            return np.ones(self.steps)
+        sizes = self.batch_schedule.at(np.arange(self.steps), self.steps)
+        return sizes.max() / sizes
 
     def decay_of(self, group: Group) -> float:
         """Decay coefficient that acts on a group (0 if it is not decayed).

@@ -1,178 +1,291 @@
-import doctest
-import importlib
-import pkgutil
+"""predict(): with and without a probe, against the exact recursions and equilibria; edges without NaN or warnings."""
+
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import given
 from hypothesis import strategies as st
 
-import theory
 from theory import (
+    adam_l2_equilibrium,
     adamw_equilibrium,
     adamw_trajectory,
     predict,
-    rescaled_hyperparameters,
     sgd_equilibrium,
     sgd_trajectory,
     shapes,
 )
 from theory.errors import InputError
 from theory.optimizers import SGD, Adam, AdamW, Decay
+from theory.probe import Probe, TensorProbe
 from theory.recipe import Group, Recipe
-from theory.schedules import Constant, Cosine, InverseSqrt, Linear, Piecewise, WarmupStableDecay
+from theory.schedules import Constant, Cosine, Linear, Piecewise
 
-GPT2 = Recipe(
-    AdamW(lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1), Cosine(warmup=2_000, final=0.1), 50_000, shapes.gpt2("124m")
-)
-
-
-def test_gpt2_124m():
-    prediction = predict(GPT2)
-    table = prediction.table()
-    assert table.columns.tolist() == ["step", "group", "quantity", "value", "low", "high", "unit"]
-    assert table["group"].nunique() == 148
-    assert np.isfinite(table[["value", "low", "high"]].to_numpy()).all()
-    assert (table["low"] <= table["value"]).all()
-    assert (table["value"] <= table["high"]).all()
-    at = prediction.at(10_000)
-    assert len(at) == 148
-    # equilibrium at the present rate is sqrt(lr/2wd) = 0.05; norms lag a falling rate and so are below their start's
-    assert 0.03 < at.loc["transformer.h.5.mlp.c_fc.weight", "rms"] < 0.055
-    fastest = min(_seconds(lambda: predict(GPT2)) for _ in range(3))
-    assert fastest < 2.5  # promised: one second; the margin is for slow machines
+STEPS = 4_000
+SMOOTH = Cosine(warmup=100, final=0.2)
+D = 1_024
 
 
-def _seconds(call) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+def matrix(name: str = "w", norm0: float | None = 0.6, scale_invariant: Any = "tensor", **keywords: Any) -> Group:
+    return Group(name, (32, 32), norm0=norm0, scale_invariant=scale_invariant, **keywords)
+
+
+def test_the_promised_second():
+    recipe = Recipe(
+        AdamW(lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1), Cosine(2_000, 0.1), 50_000, shapes.gpt2("124m")
+    )
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        predict(recipe)
+        seconds.append(time.process_time() - began)
+    assert np.median(seconds) < 2.5  # one second is promised; the margin is for slow machines
+
+
+@pytest.mark.parametrize("scale_invariant", ["tensor", None])
+@pytest.mark.parametrize("ratio", [1.0, 0.4, 3.0])
+def test_a_probes_norm_and_long_run_ratio_restart_adamw(scale_invariant, ratio):
+    """With the growth of ||w||^2 multiplied by r, norms started from sqrt(r) times as much are sqrt(r) times as large,
+    and the update's share of them, and so the rotation, stays the same if the update's square grows by r too.
+    """
+    optimizer, start = AdamW(lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1), 2_000
+    recipe = Recipe(optimizer, SMOOTH, STEPS, (matrix(scale_invariant=scale_invariant),))
+    lrs = recipe.lr(np.arange(STEPS))
+    law = adamw_trajectory(lrs, 0.1, optimizer.betas, 0.6, D, scale_invariant=scale_invariant is not None)
+    found = TensorProbe(norm=ratio**0.5 * law.norm[start - 1], long_run_ratio=ratio, update_ratio=ratio)
+    prediction = predict(recipe, Probe(start, {"w": found}))
+    assert prediction.start == start
+    late = np.arange(start, STEPS)
+    values = prediction.values(late)
+    # at a third of the way down a cosine the norm moves by 1e-3 in one memory of the momentum: stationary enough
+    assert values["norm"][:, 0] == pytest.approx(ratio**0.5 * law.norm[late], rel=2e-3)
+    assert values["angle"][:, 0] == pytest.approx(law.angle[late], rel=2e-3)
+    with pytest.raises(InputError, match="step"):
+        prediction.values([start - 1])
+
+
+def test_update_ratio_scales_the_update_only():
+    recipe = Recipe(AdamW(lr=1e-2, weight_decay=0.1), SMOOTH, STEPS, (matrix(),))
+    at = [0, 50, 3_999]
+    plain = predict(recipe).values(at)
+    louder = predict(recipe, Probe(0, {"w": TensorProbe(update_ratio=2.0)})).values(at)
+    assert np.array_equal(louder["norm"], plain["norm"])
+    assert louder["relative_update"] == pytest.approx(2**0.5 * plain["relative_update"], rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "steps", "words"),
+    "optimizer",
     [
-        (AdamW(lr=1e-3, weight_decay=1e-3), 1_000, "too small to matter"),
-        (AdamW(lr=1e-3, weight_decay=0.1), 1_500, "longer than the run"),
-        (AdamW(lr=1e-3, betas=(0.9, 0.8), weight_decay=0.1), 50_000, "betas[1] = 0.8"),
-        (AdamW(lr=1e-3, weight_decay=0.0), 100, "Nothing is decayed"),
-        (SGD(lr=0.1, weight_decay=1e-3), 50_000, "without a probe"),
-        (Adam(lr=1e-3, weight_decay=1e-3), 1_000, "coupled decay"),
+        SGD(0.1, weight_decay=2e-2),
+        SGD(0.1, 0.9, weight_decay=2e-3),
+        SGD(0.1, 0.9, 0.5, weight_decay=2e-3),
+        SGD(0.1, 0.9, weight_decay=2e-3, nesterov=True),
+        SGD(0.3, 0.9, weight_decay=2e-2),  # oscillates: no slow root
     ],
 )
-def test_warnings_say_what_will_not_work(optimizer, steps, words):
-    recipe = Recipe(optimizer, Constant(), steps, (Group("w", (8, 8), norm0=1.0, scale_invariant="tensor"),))
-    assert any(words in warning for warning in predict(recipe).warnings)
+@pytest.mark.parametrize("scale_invariant", ["row", None])
+def test_a_probes_c2_is_what_sgd_lacks(optimizer, scale_invariant):
+    recipe, c2 = Recipe(optimizer, SMOOTH, STEPS, (matrix(scale_invariant=scale_invariant),)), 2.5
+    lrs, at = recipe.lr(np.arange(STEPS)), np.arange(STEPS)
+    law = sgd_trajectory(
+        lrs,
+        optimizer.weight_decay,
+        optimizer.momentum,
+        optimizer.nesterov,
+        0.6,
+        c2 if scale_invariant else None,
+        g2=None if scale_invariant else c2,
+        dampening=optimizer.dampening,
+    )
+    values = predict(recipe, Probe(0, {"w": TensorProbe(c2=c2)})).values(at)
+    assert values["norm"][:, 0] == pytest.approx(law.norm, rel=2e-3)
+    assert values["angle"][:, 0] == pytest.approx(law.angle, rel=2e-3)
+    assert values["effective_lr"][:, 0] == pytest.approx(lrs / law.norm**2, rel=4e-3)
+    # and again from the middle of the run
+    found = TensorProbe(c2=c2, norm=float(law.norm[1_999]))
+    later = predict(recipe, Probe(2_000, {"w": found})).values(at[2_000:])
+    assert later["norm"][:, 0] == pytest.approx(law.norm[2_000:], rel=2e-3)
+    assert later["angle"][:, 0] == pytest.approx(law.angle[2_000:], rel=5e-3)
 
 
-def test_a_sound_recipe_has_no_warnings():
-    assert predict(GPT2).warnings == ()
-
-
-SCHEDULES = [
-    Constant(3),
-    Linear(2, 0.1),
-    Cosine(0, 0.5),
-    InverseSqrt(4, 10),
-    WarmupStableDecay(2, 5),
-    Piecewise(knots=((0, 1.0), (7, 0.25)), interpolation="linear"),
-]
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_recipes_survive_json_and_hash_by_content(schedule):
-    recipe = Recipe(AdamW(0.01, decay=Decay.CORRECTED), schedule, 20, (Group("w", (3, 4), norm0=1.0),))
-    again = Recipe.from_json(recipe.to_json(indent=2))
-    assert again == recipe
-    assert again.hash == recipe.hash
-    assert Recipe(AdamW(0.02, decay=Decay.CORRECTED), schedule, 20, recipe.groups).hash != recipe.hash
-    multipliers = schedule.at(np.arange(20), 20)
-    assert ((multipliers >= 0) & (multipliers <= 1)).all()
+def test_without_c2_sgd_rotates_as_at_stationary_norm():
+    optimizer = SGD(0.1, 0.9, weight_decay=1e-3)
+    groups = (matrix("w"), matrix("free", scale_invariant=None), matrix("bare", decayed=False))
+    values = predict(Recipe(optimizer, Piecewise(knots=((0, 1.0), (50, 0.5), (80, 0.0))), 100, groups)).values(
+        [0, 60, 90]
+    )
+    expected = [sgd_equilibrium(lr, 1e-3, 0.9, c2=1.0).angle for lr in (0.1, 0.05)]
+    assert values["angle"][:, 0] == pytest.approx([*expected, 0.0])
+    assert np.isnan(values["angle"][:, 1:]).all()
+    assert np.isnan(values["norm"]).all()
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("optimizer", "law"),
     [
-        (lambda: AdamW(lr=-1), ("lr = -1", ">= 0")),
-        (lambda: AdamW(lr=float("inf")), ("lr = inf", "finite")),
-        (lambda: AdamW(lr="fast"), ("lr = 'fast'", "number")),
-        (lambda: AdamW(lr=1e-3, betas=(0.9, 1.0)), ("betas[1] = 1.0", "< 1")),
-        (lambda: AdamW(lr=1e-3, decay="coupled"), ("decay", "decoupled")),
-        (lambda: SGD(0.1, nesterov=True), ("nesterov", "momentum > 0")),
-        (lambda: Recipe(AdamW(1.0, weight_decay=1.0), Constant(), 5, (Group("w", (2,)),)), ("lr * weight_decay = 1",)),
-        (lambda: Recipe(AdamW(0.1), Cosine(warmup=9), 5), ("warmup = 9", "steps = 5")),
-        (lambda: Recipe(AdamW(0.1), Piecewise(knots=((0, 1.0), (9, 0.1))), 5), ("knots reach step 9", "steps = 5")),
-        (lambda: Recipe(AdamW(0.1), Constant(), 5, (Group("w", (2,)), Group("w", (3,)))), ("groups", "'w'")),
-        (lambda: Recipe(AdamW(0.1), Constant(), 0), ("steps = 0", ">= 1")),
-        (lambda: Group("w", (0,)), ("shape = 0", ">= 1")),
-        (lambda: predict(Recipe(AdamW(0.1), Constant(), 5)), ("groups", "at least one")),
-        (lambda: predict(GPT2).at(50_000), ("step", "49999")),
-        (lambda: Recipe.from_json('{"kind": "Recipe", "lr": 1}'), ("no field 'lr'",)),
-        (lambda: Recipe.from_json("{"), ("not JSON",)),
-        (lambda: sgd_equilibrium(0.1, 0.0, c2=1.0), ("lr * weight_decay", "positive")),
-        (lambda: sgd_equilibrium(0.1, 0.1), ("c2 and g2", "exactly one")),
-        (lambda: adamw_equilibrium(0.1, 10.0), ("lr * weight_decay = 1", "(0, 1)")),
+        (SGD(0.1, 0.9, weight_decay=2e-3), lambda: sgd_equilibrium(0.1, 2e-3, 0.9, c2=1.0)),
+        (SGD(0.1, weight_decay=2e-2), lambda: sgd_equilibrium(0.1, 2e-2, c2=1.0)),
+        (
+            SGD(0.1, 0.9, weight_decay=2e-3, nesterov=True),
+            lambda: sgd_equilibrium(0.1, 2e-3, 0.9, nesterov=True, c2=1.0),
+        ),
+        (AdamW(1e-2, (0.9, 0.99), weight_decay=0.3), lambda: adamw_equilibrium(1e-2, 0.3, (0.9, 0.99), D)),
+        (Adam(1e-2, weight_decay=1e-2), lambda: adam_l2_equilibrium(1e-2, 1e-2, (0.9, 0.999), [1 / 32], [D])),
     ],
 )
-def test_bad_input_is_one_sentence_with_field_value_and_what_is_allowed(make, words):
-    with pytest.raises(InputError) as error:
-        make()
-    assert all(word in str(error.value) for word in words), str(error.value)
-    assert "\n" not in str(error.value)
+def test_long_constant_runs_end_at_the_equilibrium(optimizer, law):
+    recipe, expected = Recipe(optimizer, Constant(), 12_000, (matrix(norm0=2.0),)), law()
+    end = predict(recipe, Probe(0, {"w": TensorProbe(c2=1.0)})).at(11_999).loc["w"]
+    assert end["norm"] == pytest.approx(expected.norm, rel=1e-4)
+    assert end["angle"] == pytest.approx(expected.angle, rel=1e-4)
+    if not isinstance(optimizer, Adam):
+        # where it goes step by step (Nesterov), the solver counts the decay's share of the step in: lr*wd/(1-momentum)
+        # over the update, squared and halved
+        assert end["relative_update"] == pytest.approx(expected.relative_update, rel=1e-2)
+    assert end["effective_lr"] == pytest.approx(expected.effective_lr, rel=1e-3)
 
 
-rates = st.floats(1e-4, 0.1)
-products = st.floats(1e-6, 0.05)
+def test_tensors_without_a_measured_norm_are_followed_from_the_start():
+    recipe = Recipe(AdamW(1e-2, weight_decay=0.1), SMOOTH, STEPS, (matrix("a"), matrix("b")))
+    alone = predict(recipe).values([3_000])["norm"][0, 1]
+    beside = predict(recipe, Probe(2_000, {"a": TensorProbe(norm=5.0)})).values([3_000])["norm"][0]
+    assert beside[1] == alone
+    assert beside[0] > 1.2 * beside[1]
 
 
-@given(lr=rates, product=products, scale=st.floats(0.1, 10), momentum=st.sampled_from([0.0, 0.5, 0.9]))
-@settings(deadline=None, max_examples=30)
-def test_sgd_from_scaled_weights_takes_the_same_directions(lr, product, scale, momentum):
-    first = sgd_trajectory([lr] * 40, product / lr, momentum, False, 1.0, c2=1.0)
-    new = rescaled_hyperparameters("sgd", lr, product / lr, 0.0, scale)
-    second = sgd_trajectory([new.lr] * 40, new.weight_decay, momentum, False, scale, c2=1.0)
-    assert second.norm == pytest.approx(scale * first.norm, rel=1e-9)
-    assert second.angle == pytest.approx(first.angle, rel=1e-6)
+def test_groups_have_their_own_rate_and_decay():
+    groups = (matrix("a"), matrix("b", lr_factor=0.5, weight_decay=0.4), matrix("c", decayed=False))
+    recipe = Recipe(AdamW(1e-2, weight_decay=0.1), SMOOTH, 500, groups)
+    values = predict(recipe).values(np.arange(500))["norm"]
+    for i, (factor, decay) in enumerate(((1.0, 0.1), (0.5, 0.4), (1.0, 0.0))):
+        law = adamw_trajectory(factor * recipe.lr(np.arange(500)), decay, (0.9, 0.999), 0.6, D)
+        assert values[:, i] == pytest.approx(law.norm, rel=2e-3)
 
 
-@given(lr=rates, product=products, scale=st.floats(0.1, 10), beta2=st.sampled_from([0.95, 0.999]))
-@settings(deadline=None, max_examples=30)
-def test_adamw_from_scaled_weights_takes_the_same_directions(lr, product, scale, beta2):
-    first = adamw_trajectory([lr] * 40, product / lr, (0.9, beta2), 1.0, 64)
-    new = rescaled_hyperparameters("adamw", lr, product / lr, 0.0, scale)
-    second = adamw_trajectory([new.lr] * 40, new.weight_decay, (0.9, beta2), scale, 64)
-    assert second.norm == pytest.approx(scale * first.norm, rel=1e-9)
-    assert second.angle == pytest.approx(first.angle, rel=1e-6)
+@pytest.mark.parametrize("decay", [Decay.INDEPENDENT, Decay.CORRECTED, Decay.SCHEDULED, Decay.NONE])
+def test_decay_conventions_by_torch(simulate, decay):
+    """torch.optim.AdamW with its weight_decay set at every step to what each convention means."""
+    lr, wd, steps, d = 0.02, (0.01 if decay is Decay.INDEPENDENT else 0.5), 600, 1_024
+    own = Linear() if decay is Decay.SCHEDULED else None
+    group = Group("w", (d,), norm0=4.0, scale_invariant="tensor")
+    recipe = Recipe(AdamW(lr, (0.9, 0.99), weight_decay=wd, decay=decay), Linear(), steps, (group,), own)
+    s = 1 - np.arange(steps) / steps
+    shrink = {"independent": s * wd, "corrected": s**2 * lr * wd, "scheduled": s**2 * lr * wd, "none": 0 * s}[decay]
+
+    class Decayed(torch.optim.AdamW):
+        count = 0
+
+        def step(self, closure=None):
+            options = self.param_groups[0]
+            options["weight_decay"] = float(shrink[self.count] / options["lr"])
+            self.count += 1
+            return super().step(closure)
+
+    sample = simulate(
+        lambda p: Decayed(p, lr=lr, betas=(0.9, 0.99), eps=1e-30),
+        lr * s,
+        d=d,
+        rows=4,
+        norm0=4.0,
+        scale_invariant=True,
+    )
+    norm, error = sample.norm()
+    assert np.all(np.abs(predict(recipe).values(np.arange(steps))["norm"][:, 0] / norm - 1) < 0.01 + 4 * error)
 
 
-@given(lr=rates, product=products, factor=st.floats(1.05, 3))
-@settings(deadline=None, max_examples=50)
-def test_norm_falls_with_decay_and_rises_with_lr_and_angle_rises_with_their_product(lr, product, factor):
-    wd = product / lr
-    for law in (lambda a, b: sgd_equilibrium(a, b, 0.9, c2=1.0), lambda a, b: adamw_equilibrium(a, b, (0.9, 0.95), 64)):
-        base, decayed, faster = law(lr, wd), law(lr, wd * factor), law(lr * factor, wd)
-        assert decayed.norm < base.norm < faster.norm
-        assert base.angle < decayed.angle
-        assert base.angle < faster.angle
+def test_cautious_decay_is_half_of_it_to_leading_order():
+    """Literal AdamW with decay only where update and weight agree in sign; the next order is sqrt(lr*wd)."""
+    for rho in (1e-2, 1e-3):
+        lr, d, steps = 0.02, 4_096, int(10 / rho)
+        torch.manual_seed(0)
+        w = torch.randn(d).double() * (lr**2 / rho) ** 0.5
+        m, v, squares = torch.zeros_like(w), torch.zeros_like(w), []
+        for t in range(1, steps + 1):
+            g = torch.randn(d).double()
+            m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
+            u = m / (1 - 0.9**t) / (v / (1 - 0.99**t)).sqrt()
+            w = w - lr * u - rho * w * (u * w > 0)
+            squares.append(w.square().sum().item())
+        recipe = Recipe(
+            AdamW(lr, (0.9, 0.99), weight_decay=rho / lr, decay=Decay.CAUTIOUS), Constant(), steps, (Group("w", (d,)),)
+        )
+        predicted = predict(recipe).at(steps - 1).loc["w", "norm"]
+        assert predicted == pytest.approx(np.sqrt(np.mean(squares[steps // 2 :])), rel=2.5 * rho**0.5)
 
 
-@pytest.mark.parametrize(
-    "optimizer", [AdamW(0.0), AdamW(0.01, (0.0, 0.0), weight_decay=0.0), AdamW(0.01, (0.0, 0.95)), Adam(0.01)]
+def test_unknown_starts():
+    groups = (matrix("a", norm0=None), matrix("b", norm0=None, decayed=False), matrix("c"))
+    prediction = predict(Recipe(AdamW(1e-3, weight_decay=0.1), Constant(), 200, groups))
+    norms = prediction.values([0, 199])["norm"]
+    assert norms[:, 0] == pytest.approx((D * 1e-3 / 0.2) ** 0.5, rel=0.02)  # at its equilibrium, to leading order
+    assert np.isnan(norms[:, 1]).all()
+    assert np.isfinite(norms[:, 2]).all()
+    assert any("2 tensor(s)" in sentence for sentence in prediction.warnings)
+
+
+optimizers = st.one_of(
+    st.builds(
+        AdamW,
+        st.sampled_from([0.0, 1e-3, 0.3]),
+        st.sampled_from([(0.0, 0.0), (0.0, 0.9), (0.9, 0.0), (0.9, 0.999)]),
+        weight_decay=st.sampled_from([0.0, 1e-8, 0.1, 3.0]),
+        decay=st.sampled_from([Decay.NONE, Decay.DECOUPLED, Decay.CORRECTED, Decay.CAUTIOUS]),
+    ),
+    st.builds(Adam, st.sampled_from([0.0, 1e-2]), weight_decay=st.sampled_from([0.0, 0.1])),
+    st.builds(
+        SGD,
+        st.sampled_from([0.0, 1e-8, 0.1, 1.0]),
+        st.sampled_from([0.0, 0.9]),
+        st.sampled_from([0.0, 0.5, 0.9]),
+        st.sampled_from([0.0, 1e-8, 0.1, 1.5]),
+    ),
+    st.builds(
+        SGD, st.sampled_from([0.0, 0.1]), st.just(0.9), weight_decay=st.sampled_from([0.0, 0.1]), nesterov=st.just(True)
+    ),
 )
-@pytest.mark.parametrize("steps", [1, 2, 50])
-def test_edges_give_neither_nan_nor_warnings(optimizer, steps):
-    groups = (Group("w", (4, 4), norm0=1.0, scale_invariant="tensor"), Group("b", (4,), norm0=0.0, decayed=False))
+any_schedule = st.sampled_from([Constant(), Linear(), Cosine(1), Piecewise(knots=((0, 0.0), (1, 1.0)))])
+
+
+@given(
+    optimizer=optimizers, schedule=any_schedule, steps=st.sampled_from([1, 2, 3, 70]), begin=st.sampled_from([0, 1, 50])
+)
+def test_edges_give_neither_nan_nor_warnings(optimizer, schedule, steps, begin):
+    """No decay, no rate, one step, no memory, a zero tensor, a probe late in the run."""
+    groups = (matrix("a"), matrix("row", scale_invariant="row"), Group("bias", (4,), norm0=0.0, decayed=False))
+    norms = {"norm": 1.0} if 0 < begin < steps else {}
+    tensors = {group.name: TensorProbe(c2=1.0, **norms) for group in groups}
+    start = begin if norms else 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prediction = predict(Recipe(optimizer, Linear(), steps, groups))
-        values = prediction.values(np.arange(steps))
-    assert all(np.isfinite(values[name]).all() for name in ("norm", "rms", "angle", "relative_update"))
+        prediction = predict(Recipe(optimizer, schedule, steps, groups), Probe(start, tensors))
+        values = prediction.values(np.arange(start, steps))
+        table = prediction.table()
+    for name, value in values.items():
+        assert np.isfinite(value).all(), name
+        assert (value >= 0).all(), name
+    assert (table["low"] <= table["value"]).all()
+    assert (table["value"] <= table["high"]).all()
 
 
-def test_examples_in_docstrings_run():
-    names = [module.name for module in pkgutil.walk_packages(theory.__path__, "theory.")]
-    results = [doctest.testmod(importlib.import_module(name)) for name in names]
-    assert sum(result.attempted for result in results) > 30
-    assert sum(result.failed for result in results) == 0
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda r: predict(Recipe(AdamW(0.1), Constant(), 5)), ("groups", "at least one")),
+        (lambda r: predict(r, Probe(0, {"x": TensorProbe()})), ("probe = ['x']", "recipe has")),
+        (lambda r: predict(r, Probe(5, {"w": TensorProbe(norm=1.0)})), ("probe.step = 5", "below steps = 5")),
+        (lambda r: predict(r).at(5), ("step = [5]", "between 0 and 4")),
+        (lambda r: predict(r).at(-1), ("step = [-1]", "between 0 and 4")),
+        (
+            lambda r: predict(Recipe(SGD(1.4, 0.9, weight_decay=1.0, nesterov=True), Constant(), 5, (matrix(),))),
+            ("lr * weight_decay = 1.4", "stable"),
+        ),
+    ],
+)
+def test_bad_input(call, words):
+    with pytest.raises(InputError) as error:
+        call(Recipe(AdamW(0.1), Constant(), 5, (matrix(),)))
+    assert all(word in str(error.value) for word in words), str(error.value)

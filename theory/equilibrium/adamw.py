@@ -67,12 +67,12 @@ def adamw_equilibrium(
         >>> round(adamw_equilibrium(0.01, 0.1, (0.9, 0.999), d=1024).norm, 2)
         7.12
     """
-    a = shrink_factor(lr, weight_decay)
+    a, shrink = shrink_factor(lr, weight_decay), lr * weight_decay
     whole("d", d, low=1)
     b1, b2 = finite("betas[0]", betas[0], high=1.0), finite("betas[1]", betas[1], high=1.0)
     one_step, long_run = second_moment_corrections((b1, b2), noise_kurtosis)
     ema_variance = (1 - b1) / (1 + b1)
-    mean_square = long_run * lr**2 * ema_variance * (1 + a * b1) / ((1 - a * b1) * (1 - a**2))
+    mean_square = long_run * lr**2 * ema_variance * (1 + a * b1) / ((1 - a * b1) * shrink * (2 - shrink))
     relative = lr * math.sqrt(ema_variance * one_step / mean_square)
     return Equilibrium(
         norm=math.sqrt(d * mean_square),

@@ -60,7 +60,7 @@ def correlated_equilibrium(
         >>> round((red.norm / white.norm) ** 2, 2)      # (1 + rho)/(1 - rho)
         3.0
     """
-    a, beta = shrink_factor(lr, weight_decay), finite("momentum", momentum, high=1.0)
+    a, shrink, beta = shrink_factor(lr, weight_decay), lr * weight_decay, finite("momentum", momentum, high=1.0)
     if (rho is None) == (grad_autocovariance is None):
         raise InputError("rho and grad_autocovariance: give exactly one.")
     ema = (1 - beta) / (1 + beta)
@@ -77,12 +77,12 @@ def correlated_equilibrium(
         moment = ema * float(c[0] + 2 * np.sum(beta**lags * c[1:]))
         direction = direction_autocorrelation(lr, weight_decay, beta, lags).cos
         inflation = float(c[0] + 2 * np.sum(direction * c[1:]))
-    skeleton = lr**2 * (1 + a * beta) / ((1 - a * beta) * (1 - a**2))
+    skeleton = lr**2 * (1 + a * beta) / ((1 - a * beta) * shrink * (2 - shrink))
     squared = skeleton * (moment if scale_invariant else ema * inflation)
     require(moment > 0 and squared > 0, "grad_autocovariance", grad_autocovariance, "a sequence with positive variance")
     relative = lr * math.sqrt(moment / squared)
     if scale_invariant:
-        angle = float(angle_of_chord((1 - a) * (1 - beta) / (1 + a * beta)))
+        angle = float(angle_of_chord(shrink * (1 - beta) / (1 + a * beta)))
     else:
         angle = float(angle_from_relative_update(relative, lr, weight_decay).angle)
     return Equilibrium(

@@ -50,11 +50,11 @@ def angle_from_relative_update(relative_update: float, lr: float, weight_decay: 
         >>> round(angle_from_relative_update(0.1, lr=0.1, weight_decay=0.01).angle.item(), 5)
         0.10009
     """
-    a = 1 - finite("lr", lr) * finite("weight_decay", weight_decay)
+    shrink = finite("lr", lr) * finite("weight_decay", weight_decay)
     finite("relative_update", relative_update)
-    require(0 < a <= 1, "lr * weight_decay", 1 - a, "in [0, 1)")
-    require(relative_update >= 1 - a, "relative_update", relative_update, f"at least lr*weight_decay = {1 - a:g}")
-    return Angles(np.asarray(angle_of_chord((relative_update**2 - (1 - a) ** 2) / (2 * a))))
+    require(shrink < 1, "lr * weight_decay", shrink, "in [0, 1)")
+    require(relative_update >= shrink, "relative_update", relative_update, f"at least lr*weight_decay = {shrink:g}")
+    return Angles(np.asarray(angle_of_chord((relative_update**2 - shrink**2) / (2 * (1 - shrink)))))
 
 
 def decoupled_equilibrium(
@@ -82,11 +82,11 @@ def decoupled_equilibrium(
         >>> round(decoupled_equilibrium(0.1, 0.1, [1.0]).norm, 4)
         0.7089
     """
-    a = shrink_factor(lr, weight_decay)
+    a, shrink = shrink_factor(lr, weight_decay), lr * weight_decay
     h = lr if lr_update is None else finite("lr_update", lr_update)
     c = np.atleast_1d(np.asarray(update_autocovariance, dtype=np.float64))
     require(c.size > 0 and bool(np.all(np.isfinite(c))), "update_autocovariance", c[:4].tolist(), "finite numbers")
-    squared = h**2 * float(c[0] + 2 * np.sum(a ** np.arange(1, len(c)) * c[1:])) / (1 - a**2)
+    squared = h**2 * float(c[0] + 2 * np.sum(a ** np.arange(1, len(c)) * c[1:])) / (shrink * (2 - shrink))
     require(squared > 0, "update_autocovariance", c[:4].tolist(), "a sequence with positive long-run variance")
     relative = h * math.sqrt(float(c[0]) / squared)
     return Equilibrium(
@@ -120,11 +120,11 @@ def normalized_momentum_equilibrium(lr: float, weight_decay: float, momentum: fl
         >>> round(normalized_momentum_equilibrium(0.01, 0.2, 0.9).norm, 3)
         0.683
     """
-    a, beta = shrink_factor(lr, weight_decay), finite("momentum", momentum, high=1.0)
-    squared = lr**2 * (1 + a * beta) / ((1 - a * beta) * (1 - a**2))
+    a, shrink, beta = shrink_factor(lr, weight_decay), lr * weight_decay, finite("momentum", momentum, high=1.0)
+    squared = lr**2 * (1 + a * beta) / ((1 - a * beta) * shrink * (2 - shrink))
     return Equilibrium(
         norm=math.sqrt(squared),
-        angle=float(angle_of_chord((1 - a) * (1 - beta) / (1 + a * beta))),
+        angle=float(angle_of_chord(shrink * (1 - beta) / (1 + a * beta))),
         relaxation_steps=1 / (2 * lr * weight_decay),
         law="normalized_momentum_equilibrium",
         effective_lr=lr / math.sqrt(squared),

@@ -51,6 +51,43 @@ def mode_energies(rows: int, columns: int, ns_steps: int | None) -> Array:
     return kept
 
 
+def nesterov_correlation(momentum: float) -> float:
+    """Correlation of successive Nesterov updates (1-mu)*g + mu*buf under white noise; further lags fall like mu^k.
+
+    Args:
+        momentum: mu in [0, 1).
+
+    Returns:
+        The correlation, in [0, 1).
+    """
+    mu = momentum
+    buffer = (1 - mu) * mu**4 / (1 + mu)
+    return mu * ((1 - mu**2) * (1 - mu) * mu + buffer) / ((1 - mu**2) ** 2 + buffer)
+
+
+def adjusted_lr(adjust_lr_fn: str | None, rows: int, columns: int) -> float:
+    """Factor by which torch.optim.Muon adjusts the learning rate of a matrix.
+
+    Args:
+        adjust_lr_fn: "original" (also None) or "match_rms_adamw".
+        rows: Number of rows.
+        columns: Number of columns.
+
+    Returns:
+        sqrt(max(1, rows/columns)) or 0.2 sqrt(max(rows, columns)).
+
+    Raises:
+        InputError: If there is no such adjustment.
+    """
+    adjustments = {
+        "original": math.sqrt(max(1.0, rows / columns)),
+        "match_rms_adamw": 0.2 * math.sqrt(max(rows, columns)),
+    }
+    name = adjust_lr_fn or "original"
+    require(name in adjustments, "adjust_lr_fn", adjust_lr_fn, f"None or one of {', '.join(adjustments)}")
+    return adjustments[name]
+
+
 def _shape(shape: tuple[int, int]) -> tuple[int, int]:
     if len(shape) != 2:
         raise InputError(f"shape = {tuple(shape)!r} is not allowed: it must be (rows, columns), a matrix.")
@@ -96,7 +133,7 @@ def muon_equilibrium(
     momentum: float = 0.95,
     nesterov: bool = True,
     adjust_lr_fn: str | None = "original",
-    ns_steps: int = 5,
+    ns_steps: int | None = 5,
 ) -> Equilibrium:
     """Equilibrium of torch.optim.Muon under white Gaussian gradient noise, scale-invariant weights or not.
 
@@ -116,7 +153,7 @@ def muon_equilibrium(
         momentum: mu in [0, 1).
         nesterov: Nesterov momentum.
         adjust_lr_fn: "original" (also None, torch's default) or "match_rms_adamw".
-        ns_steps: Newton-Schulz iterations, 1 to 10.
+        ns_steps: Newton-Schulz iterations, 1 to 10; None for the exact polar factor.
 
     Returns:
         Norm, rms, angle (rad/step), effective lr (lr/rms) and relaxation time (steps).
@@ -128,22 +165,19 @@ def muon_equilibrium(
         >>> round(muon_equilibrium(0.02, 0.1, (64, 64)).angle, 4)
         0.0132
     """
-    a, mu = shrink_factor(lr, weight_decay), finite("momentum", momentum, high=1.0)
+    a, shrink, mu = shrink_factor(lr, weight_decay), lr * weight_decay, finite("momentum", momentum, high=1.0)
     n, m = _shape(shape)
-    require(1 <= whole("ns_steps", ns_steps) <= 10, "ns_steps", ns_steps, "a whole number from 1 to 10")
-    adjustments = {"original": math.sqrt(max(1.0, n / m)), "match_rms_adamw": 0.2 * math.sqrt(max(n, m))}
-    name = adjust_lr_fn or "original"
-    require(name in adjustments, "adjust_lr_fn", adjust_lr_fn, f"None or one of {', '.join(adjustments)}")
-    h, ratio = lr * adjustments[name], 1.0
-    if nesterov:
-        buffer = (1 - mu) * mu**4 / (1 + mu)
-        ratio = ((1 - mu**2) * (1 - mu) * mu + buffer) / ((1 - mu**2) ** 2 + buffer)
+    if ns_steps is not None:
+        require(1 <= whole("ns_steps", ns_steps) <= 10, "ns_steps", ns_steps, "None or a whole number from 1 to 10")
+    h, ratio = lr * adjusted_lr(adjust_lr_fn, n, m), 1.0
+    if nesterov and mu > 0:
+        ratio = nesterov_correlation(mu) / mu
     energies = mode_energies(n, m, ns_steps)
     degree = 2 * np.arange(len(energies)) + 1.0
     memory = a * mu**degree
     one_step = min(n, m) * float(energies.sum())
     lagged = min(n, m) * float(energies @ (ratio**degree * memory / (1 - memory)))
-    squared = h**2 * (one_step + 2 * lagged) / (1 - a**2)
+    squared = h**2 * (one_step + 2 * lagged) / (shrink * (2 - shrink))
     relative = h * math.sqrt(one_step / squared)
     rms = math.sqrt(squared / (n * m))
     return Equilibrium(

@@ -64,6 +64,20 @@ def sign_autocovariance(first: float, decay: float, shrink: float = 1.0) -> Arra
     return np.concatenate([[1.0], np.atleast_1d(arcsine(first * decay**lags).correlation)])
 
 
+def lion_correlation(betas: tuple[float, float]) -> float:
+    """Correlation of what Lion takes the sign of, one step apart; it falls by beta2 with every further step.
+
+    Args:
+        betas: Lion's (beta1, beta2).
+
+    Returns:
+        rho_1, in [0, 1).
+    """
+    b1, b2 = betas
+    variance = (1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)
+    return b1 * (1 - b2) * ((1 - b1) + b1 * b2 / (1 + b2)) / variance
+
+
 def _sign_equilibrium(lr: float, weight_decay: float, first: float, decay: float, d: int, law: str) -> Equilibrium:
     c = sign_autocovariance(first, decay, shrink_factor(lr, weight_decay))
     per_coordinate = decoupled_equilibrium(lr, weight_decay, c)
@@ -101,9 +115,7 @@ def lion_equilibrium(
         0.0275
     """
     b1, b2 = finite("betas[0]", betas[0], high=1.0), finite("betas[1]", betas[1], high=1.0)
-    variance = (1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)
-    first = b1 * (1 - b2) * ((1 - b1) + b1 * b2 / (1 + b2)) / variance
-    return _sign_equilibrium(lr, weight_decay, first, b2, d, "lion_equilibrium")
+    return _sign_equilibrium(lr, weight_decay, lion_correlation((b1, b2)), b2, d, "lion_equilibrium")
 
 
 def signum_equilibrium(lr: float, weight_decay: float, momentum: float = 0.9, d: int = 1) -> Equilibrium:

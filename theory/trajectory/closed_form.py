@@ -142,7 +142,8 @@ def closed_form_norm(kind: str, kappa: float, r0: float = 1.0, **parameters: Any
     - wsd: constant, then linear to 0 over the last `decay_fraction`.
 
     Source: derived here (integrating factor). Exact for the equation to 1e-10; SGD 0.2 %, AdamW 1 % for
-    lr*wd <= 1e-3, then O(lr*wd*beta1/(1-beta1)): use a recursion (`adamw_trajectory`) for predictions.
+    lr*wd <= 1e-3 and, on scale-invariant weights, lr*wd <= (1-beta2)/20; beyond, O(lr*wd*beta1/(1-beta1)) and
+    O(0.1 lr*wd/(1-beta2)): use a recursion (`adamw_trajectory`) for predictions.
 
     Args:
         kind: constant, linear, warmup, cosine, invsqrt or wsd.

@@ -9,6 +9,7 @@ runs until things are quiet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.results import angle_of_chord
-from theory.trajectory.segments import Array, Indices, nodes, restarts, segment_sums
+from theory.trajectory.segments import Array, Indices, nodes, ramps, restarts, segment_sums
 
 QUIET = 2e-3
 """The exact recursion ends when no mean square changed by this much within any of the last five momentum memories."""
@@ -174,13 +175,14 @@ class Path:
         return decay, decay * (steady[here] - steady[there]), decay * (rising[here] - rising[there])
 
 
-def march(system: System, lr: Array, start: int = 0) -> Path:
+def march(system: System, lr: Array, start: int = 0, kinks: Sequence[int] = ()) -> Path:
     """Drive a system through the schedule.
 
     Args:
         system: The tensors, at step `start`.
         lr: Learning rate per step, shape (T,).
         start: Step to begin at; the moments are then taken to be stationary.
+        kinks: Further steps at which something jumps (momentum, batch size).
 
     Returns:
         The path.
@@ -227,7 +229,7 @@ def march(system: System, lr: Array, start: int = 0) -> Path:
                 break
         return t
 
-    begins = [start, *(step for step in restarts(lr) if step > start)]
+    begins = sorted({start, *(step for step in (*restarts(lr), *ramps(lr, memory), *kinks) if step > start)})
     slow = start > 0
     if slow:
         system.begin(start)

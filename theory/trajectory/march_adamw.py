@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from theory.equilibrium.adamw import second_moment_corrections
 from theory.trajectory.adamw import adamw_moments_step
@@ -17,36 +17,44 @@ class AdamWSystem:
     Args:
         lr: Learning rate per step, shape (T,).
         shrink: Decay per step (1 - a_t), shape (T,).
-        betas: Adam's betas.
+        betas: Adam's betas, shape (2,), or of each step, shape (T, 2).
         start: Mean square of each tensor at step 0, shape (n,).
         scale_invariant: Which tensors' gradients shrink as their norm grows, shape (n,).
         noise_kurtosis: As in `adamw_equilibrium`.
         growth_ratio: Measured over predicted growth of w, shape (n,) or a number.
         update_ratio: Measured over predicted mean square of the update, shape (n,) or a number.
+        noise: Gradients' second moment of each step relative to the others, shape (T,).
     """
 
     def __init__(
         self,
         lr: Array,
         shrink: Array,
-        betas: tuple[float, float],
+        betas: ArrayLike,
         start: Array,
         scale_invariant: NDArray[np.bool_],
         noise_kurtosis: float = 3.0,
         growth_ratio: Array | float = 1.0,
         update_ratio: Array | float = 1.0,
+        noise: Array | None = None,
     ) -> None:
-        self.betas, self.scale_invariant = betas, scale_invariant
-        b1, _ = betas
-        self.momentum_memory = 1 / (1 - b1)
-        self.one_step, self.long_run = second_moment_corrections(betas, noise_kurtosis)
+        self.scale_invariant = scale_invariant
+        pairs = np.broadcast_to(np.asarray(betas, dtype=np.float64), (len(lr), 2))
+        self.b1, self.b2 = b1, b2 = pairs[:, 0], pairs[:, 1]
+        self.momentum_memory = 1 / (1 - float(b1.max()))
+        kinds, which = np.unique(pairs, axis=0, return_inverse=True)
+        table = np.array([second_moment_corrections((x, y), noise_kurtosis) for x, y in kinds.tolist()])
+        self.one_step, self.long_run = table[which.ravel()].T
+        self.noise = np.ones_like(lr) if noise is None else noise
         self.w, self.x, self.m, self.v = start, *(np.zeros_like(start) for _ in range(3))
         self.z = np.ones_like(start)
         self.growth_ratio, self.update_ratio = growth_ratio, update_ratio
 
         a, t = 1 - shrink, np.arange(1, len(lr) + 1)
-        self.step = lr / (1 - b1**t)
-        moment: Array = (1 - b1) / (1 + b1) * (1 - np.power(b1, 2.0 * t))
+        self.step, self.unseen = lr / (1 - b1**t), 1 - b2**t
+        with np.errstate(divide="ignore"):
+            self.seen = np.concatenate([[0.0], -np.expm1(2 * np.cumsum(np.log(b1)))])  # weight of m after t steps
+        moment = linear_recursion(b1**2, (1 - b1) ** 2)
         memory = linear_recursion(a * b1, self.step * moment)
         previous = np.concatenate([[0.0], memory[:-1]])
         own = self.step**2 * moment
@@ -55,33 +63,32 @@ class AdamWSystem:
 
     def begin(self, t: int) -> None:
         """Take m and v to have followed a constant norm for t steps."""
-        q = inverse(self.w, self.scale_invariant)
-        self.m, self.v = q * (1 - self.betas[0] ** (2 * t)), q * (1 - self.betas[1] ** t)
+        q = self._gradient(t - 1)
+        self.m, self.v = q * self.seen[t], q * self.unseen[t - 1]
 
     def exact(self, t: int) -> tuple[Array, Array]:
         """Take step t by the recursion of `adamw_trajectory`."""
-        a, before = float(self.drive.shrink[t]), self.w
-        unseen = 1 - self.betas[1] ** (t + 1)
-        q, step = inverse(self.w, self.scale_invariant), float(self.step[t]) * self.long_run**0.5
+        a, before, long_run = float(self.drive.shrink[t]), self.w, float(self.long_run[t])
+        step, betas = float(self.step[t]) * long_run**0.5, (float(self.b1[t]), float(self.b2[t]))
         self.w, self.x, self.m, self.v, update = adamw_moments_step(
-            self.w, self.x, self.m, self.v, q, a, step, self.betas, unseen
+            self.w, self.x, self.m, self.v, self._gradient(t), a, step, betas, float(self.unseen[t])
         )
         if self.drive.source[t] == 0:
             return np.ones_like(self.w), np.ones_like(self.w)
         self.w = a**2 * before + (self.w - a**2 * before) * self.growth_ratio
         growth = (self.w - a**2 * before) / self.drive.source[t]
-        return growth, update * self.one_step / self.long_run / self.drive.update[t] * self.update_ratio
+        return growth, update * float(self.one_step[t]) / long_run / self.drive.update[t] * self.update_ratio
 
     def to_slow(self, t: int) -> None:
         """From here on m is an average of the gradients' second moments with weights that sum to one."""
-        b1, _ = self.betas
+        b1 = float(self.b1[t - 1])
         self.m, self.z = self.m * (1 + b1) / (1 - b1), np.ones_like(self.w)
 
     def to_exact(self, t: int) -> None:
         """Restore the moments that the slow description keeps implicitly."""
-        b1, b2 = self.betas
-        share = (self.m / (1 - b1 ** (2 * t))) / np.sqrt(self.v / (1 - b2**t))
-        self.x = -(self.long_run**0.5) * self.drive.memory[t - 1] * share
+        b1 = float(self.b1[t - 1])
+        share = (self.m / self.seen[t]) / np.sqrt(self.v / self.unseen[t - 1])
+        self.x = -(float(self.long_run[t - 1]) ** 0.5) * self.drive.memory[t - 1] * share
         self.m = self.m * (1 - b1) / (1 + b1)
 
     def sums(self, start: int, stop: int, at: Indices) -> list[Array]:
@@ -93,26 +100,30 @@ class AdamWSystem:
     def slow(self, t: int, count: int, sums: tuple[float, ...]) -> tuple[Array, Array]:
         """Take `count` steps, f averaged between its ends, by fixed-point iteration on the norm at the end."""
         product, growth, cross = sums
-        b1_squared, b2 = self.betas[0] ** 2, self.betas[1]
-        q = inverse(self.w, self.scale_invariant)
+        b1, b2 = float(self.b1[t]), float(self.b2[t])
+        b1_squared, q = b1**2, self._gradient(t)
         after, m, v, ratio = self.w, self.m, self.v, self.z**count
         first = self._share(average_step(m, b1_squared, 1, q, q), average_step(v, b2, 1, q, q), t + 1)
         for _ in range(2):
             m, v = average_step(self.m, b1_squared, count, q, ratio), average_step(self.v, b2, count, q, ratio)
-            late = lag(self.betas[0], self._growth(ratio, v, t, count)) - 1
+            late = lag(b1, self._growth(ratio, v, t, count)) - 1
             after = product * self.w + (growth + cross * late) * self.growth_ratio * 0.5 * (
                 first + self._share(m, v, t + count)
             )
             ratio = ratio_of(self.w, after, self.scale_invariant)
-        late = lag(self.betas[0], self._growth(ratio, v, t, count)) - 1
+        late = lag(b1, self._growth(ratio, v, t, count)) - 1
         self.w, self.m, self.v, self.z = after, m, v, ratio ** (1 / count)
         share = self.drive.cross[t] / self.drive.source[t] if self.drive.source[t] > 0 else 0.0
         return first * (1 + share * late) * self.growth_ratio, first * self.update_ratio
 
     def _growth(self, ratio: Array, v: Array, t: int, count: int) -> Array:
         """Growth per step of a past update's weight in the momentum, E m^2 over the root of v."""
-        unseen = (1 - self.betas[1] ** (t + count)) / (1 - self.betas[1] ** t)
+        unseen = self.unseen[t + count - 1] / self.unseen[t - 1]
         return (ratio / np.sqrt(v / self.v / unseen)) ** (1 / count)
 
     def _share(self, m: Array, v: Array, t: int) -> Array:
-        return (m / (1 - self.betas[0] ** (2 * t))) / (v / (1 - self.betas[1] ** t))
+        return (m / self.seen[t]) / (v / self.unseen[t - 1])
+
+    def _gradient(self, t: int) -> Array:
+        """E g^2 of a coordinate in step t."""
+        return self.noise[t] * inverse(self.w, self.scale_invariant)

@@ -63,6 +63,7 @@ class SGDSystem:
         start: Squared norm of each tensor at step 0, shape (n,).
         c2: Gradient second moment, on the unit sphere where scale-invariant, shape (n,).
         scale_invariant: Shape (n,).
+        noise: Gradients' second moment of each step relative to `c2`, shape (T,).
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class SGDSystem:
         start: Array,
         c2: Array,
         scale_invariant: NDArray[np.bool_],
+        noise: Array | None = None,
     ) -> None:
+        self.noise = np.ones_like(lr) if noise is None else noise
         self.drive, self.lr, self.c2, self.scale_invariant = drive, lr, c2, scale_invariant
         self.weight_decay = np.divide(shrink, lr, out=np.zeros_like(lr), where=lr > 0)
         self.momentum, self.damped = momentum, 1.0 - dampening if momentum else 1.0
@@ -85,11 +88,13 @@ class SGDSystem:
 
     def begin(self, t: int) -> None:
         """Take the buffer to have followed a constant norm for t steps."""
-        self.average = self.c2 * inverse(self.w, self.scale_invariant) * (1 - self.momentum ** (2 * t))
+        self.average = (
+            self.c2 * self.noise[t - 1] * inverse(self.w, self.scale_invariant) * (1 - self.momentum ** (2 * t))
+        )
 
     def exact(self, t: int) -> tuple[Array, Array]:
         """Take step t by the recursion of `sgd_trajectory`."""
-        q, before = self.c2 * inverse(self.w, self.scale_invariant), self.w
+        q, before = self.c2 * self.noise[t] * inverse(self.w, self.scale_invariant), self.w
         weights = (1.0, 0.0) if t == 0 else (self.damped, self.momentum)
         self.w, self.x, self.b, moved = sgd_moments_step(
             self.w, self.x, self.b, q, float(self.lr[t]), float(self.weight_decay[t]), self.momentum, False, weights
@@ -127,15 +132,15 @@ class SGDSystem:
     def slow(self, t: int, count: int, sums: tuple[float, ...]) -> tuple[Array, Array]:
         """Take `count` steps at once, by fixed-point iteration on the norm at the end."""
         product, growth, cross, product2, growth2, cross2, second = sums
-        si, mu2 = self.scale_invariant, self.momentum**2
-        q = self.c2 * inverse(self.w, si)
+        si, mu2, c2 = self.scale_invariant, self.momentum**2, self.c2 * self.noise[t]
+        q = c2 * inverse(self.w, si)
         first = average_step(self.average, mu2, 1, q, q) / (1 - mu2 ** (t + 1))
         after, mean, ratio = self.w, self.average, self.z**count
         for _ in range(2):
             mean = average_step(self.average, mu2, count, q, ratio)
             behind = mean / (1 - mu2 ** (t + count)) / np.where(q > 0, q * ratio ** (1 - 1 / count), 1.0)
             late = lag(self.momentum, ratio ** (1 / count)) - 1
-            force = self.c2 * behind
+            force = c2 * behind
             middle = np.where(self.w * after > 0, self.w * after, 1.0)
             square = product2 * self.w**2 + force * (growth2 + cross2 * late) + force**2 * second / middle
             after = np.where(si, np.sqrt(square), product * self.w + (growth + cross * late) * force)

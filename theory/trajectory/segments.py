@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -32,6 +33,26 @@ def restarts(lr: Array) -> list[int]:
         if jump - found[-1] > max(1, len(lr) // 50):
             found.append(jump)
     return found
+
+
+def ramps(lr: Array, memory: float) -> list[int]:
+    """Steps at which the rate begins to change by more than a twentieth of itself within one memory of the momentum.
+
+    Args:
+        lr: Learning rate per step, shape (T,).
+        memory: Memory of the momentum, steps.
+
+    Returns:
+        Increasing indices, one memory ahead of each jump or steep slope.
+
+    Example:
+        >>> ramps(np.array([1.0] * 100 + [0.1] * 100), 10.0)
+        [90]
+    """
+    ahead = min(math.ceil(memory), len(lr) - 1)
+    earlier, later = lr[: len(lr) - ahead], lr[ahead:]
+    steep = np.abs(later - earlier) > 0.05 * np.maximum(earlier, later)
+    return np.flatnonzero(np.diff(steep.astype(np.int64), prepend=0) == 1).tolist()
 
 
 def nodes(begin: int, first: int, end: int, steps: int) -> Indices:

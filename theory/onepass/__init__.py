@@ -1,0 +1,1 @@
+"""One pass over fresh data: least squares, where every expectation is exact."""
