@@ -14,10 +14,12 @@ from theory.derivations import derive
 from theory.equivalence.twin import equivalent_schedule
 from theory.errors import InputError
 from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, Signum
+from theory.precision.check import PrecisionFinding, precision_check
 from theory.predict import predict
 from theory.prediction import Prediction
 from theory.probe import Probe, TensorProbe
 from theory.recipe import Group, Recipe
+from theory.recommend import advise
 from theory.schedules import Constant, Cosine, InverseSqrt, Linear, Piecewise, WarmupStableDecay
 
 _LAZY = {
@@ -45,15 +47,18 @@ __all__ = [
     "Muon",
     "NormalizedMomentum",
     "Piecewise",
+    "PrecisionFinding",
     "Prediction",
     "Probe",
     "Recipe",
     "Signum",
     "TensorProbe",
     "WarmupStableDecay",
+    "advise",
     "convert_decay",
     "derive",
     "equivalent_schedule",
+    "precision_check",
     "predict",
     "shapes",
     "theory",
