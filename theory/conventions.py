@@ -71,7 +71,7 @@ def convert_decay(
         Decay.DECOUPLED: lr,
         Decay.SCHEDULED: lr,
         Decay.INDEPENDENT: 1.0,
-        Decay.CORRECTED: lr**2 / lr_max if lr > 0 else 0.0,
+        Decay.CORRECTED: lr * (lr / lr_max) if lr > 0 else 0.0,
         Decay.COUPLED: lr * kappa / (1 - momentum),
         Decay.CAUTIOUS: lr / 2,
     }

@@ -29,11 +29,15 @@ def test_no_file_is_empty():
     assert all(len(json.loads(file.read_text())) >= 3 for file in FILES)
 
 
+def _meaningless(law, vector):
+    """The fixed point of an unstable recursion (lr*h_max*(1+1/B) >= 2): a negative risk, which no run can have."""
+    return law == "least_squares_stationary" and vector["expected"]["excess"] < 0
+
+
 @pytest.mark.parametrize(("law", "vector"), CASES)
 def test_law_holds_on_its_vector(law, vector):
     assert vector["law"] == law
-    if law == "least_squares_stationary" and vector["expected"]["excess"] < 0:
-        # the fixed point of an unstable recursion (lr*h_max*(1+1/B) >= 2): a negative risk, which no run can have
+    if _meaningless(law, vector):
         with pytest.raises(InputError, match="unstable"):
             getattr(theory, law)(**vector["inputs"])
         return
@@ -44,3 +48,20 @@ def test_law_holds_on_its_vector(law, vector):
         assert got.shape == want.shape
         error = np.abs(got - want) / np.where(want == 0, 1.0, np.abs(want))
         assert np.max(error) <= tolerance, f"{field}: {np.max(error):.2e} of {tolerance:.2e} ({vector['origin']})"
+
+
+def test_the_risk_diverges_where_the_stationary_vector_is_negative():
+    """The law is right to refuse it: started beside that fixed point, the recursion of the risk runs away."""
+    name = "least_squares_stationary"
+    vectors = json.loads((FILES[0].parent / f"{name}.json").read_text())
+    (inputs,) = [vector["inputs"] for vector in vectors if _meaningless(name, vector)]
+    h, lr, batch = np.array(inputs["eigenvalues"]), inputs["lr"], inputs["batch_size"]
+    assert lr * h.max() * (1 + 1 / batch) >= 2
+    run = theory.least_squares_trajectory(
+        h, [lr] * 400, 0.0, np.zeros_like(h), inputs["noise_variance"], batch, steps=[99, 199, 299, 399]
+    )
+    growth = run.excess[1:] / run.excess[:-1]
+    assert np.all(growth > 2)
+    # the rate is that of the second moments' linear map, whose spectral radius the law's condition keeps below 1
+    moments = np.diag((1 - lr * h) ** 2 + (lr * h) ** 2 / batch) + lr**2 / batch * np.outer(h, h)
+    assert growth[-1] == pytest.approx(np.abs(np.linalg.eigvals(moments)).max() ** 100, rel=1e-3)

@@ -34,7 +34,7 @@ def derivation(leading: bool = False) -> Derivation:
     weak_gain = sp.limit(eta * c * sp.factor(gain_scaled / eta).subs(lam, c * lam), c, 0)
     weak_root = sp.sqrt(moment.rhs.subs(lam, 0))
     balance = sp.Eq(squared, n * (weak_gain * s**2 / (squared * v)).subs(v, p**2).subs(p, weak_root))
-    cube = sp.solve(balance, squared)[0]
+    cube = sp.simplify(sp.solve(sp.factor(balance.rhs - balance.lhs), squared)[0])
     chord = (1 - cosine).subs(p, weak_root).subs(squared, cube)
     weak = {"norm": sp.sqrt(cube), "angle": sp.sqrt(2 * sp.factor(chord))}
     return Derivation(

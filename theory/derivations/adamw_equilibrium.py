@@ -27,11 +27,11 @@ def corrections() -> tuple[tuple[Step, ...], sp.Expr, sp.Expr]:
         lags_shared: geometric((1 - b1) * (1 - b2) * excess, b1 * b2) * geometric(1 - b1, b1),
     }
     averages[lags_product] = averages[square] * averages[spread] * (1 + 2 * geometric(b1 * b2, b1 * b2))
-    inverse = sp.expand(sp.series(1 / (1 + size * now), size, 0, 3).removeO()).subs(size, 1)
-    roots = sp.series(1 / sp.sqrt((1 + size * now) * (1 + size * then)), size, 0, 3).removeO()
-    roots = sp.Poly(sp.expand(roots).subs(size, 1), now, then)
-    moments_one = {0: square, 1: shared, 2: square * spread}
-    one_step = sum(c * moments_one[power] for (power,), c in sp.Poly(inverse, now).terms())
+    denominators = (1 / (1 + size * now), 1 / sp.sqrt((1 + size * now) * (1 + size * then)))
+    expansions = [sp.series(denominator, size, 0, 3) for denominator in denominators]
+    inverse, roots = (sp.Poly(expansion.removeO().subs(size, 1), now, then) for expansion in expansions)
+    moments_one = {(0, 0): square, (1, 0): shared, (2, 0): square * spread}
+    one_step = sum(c * moments_one[powers] for powers, c in inverse.terms())
     moments_all = {(0, 0): lags, (1, 0): lags_shared, (0, 1): lags_shared, (1, 1): lags_product}
     moments_all |= {(2, 0): lags * spread, (0, 2): lags * spread}
     long_run = sum(c * moments_all[powers] for powers, c in roots.terms())
@@ -43,11 +43,8 @@ def corrections() -> tuple[tuple[Step, ...], sp.Expr, sp.Expr]:
     steps = (
         Step(
             r"In units of $E g^2$ write $v = 1+\delta$ and expand $u_t^2 = m_t^2/v_t$ and "
-            r"$u_tu_{t-k} = m_tm_{t-k}/\sqrt{v_tv_{t-k}}$ to second order; primes mark time $t-k$.",
-            (
-                sp.Eq(1 / (1 + now), inverse, evaluate=False),
-                sp.Eq(1 / sp.sqrt((1 + now) * (1 + then)), roots.as_expr(), evaluate=False),
-            ),
+            r"$u_tu_{t-k} = m_tm_{t-k}/\sqrt{v_tv_{t-k}}$ to second order; primes mark time $t-k$, $x = 1$ counts orders.",
+            tuple(sp.Eq(*pair, evaluate=False) for pair in zip(denominators, expansions, strict=True)),
         ),
         Step(
             r"Averages to first order in $q$, each a geometric sum over the ages of the gradients that both factors share: "

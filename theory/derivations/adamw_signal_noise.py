@@ -33,8 +33,9 @@ def derivation() -> Derivation:
         spread: geometric((1 - b2) ** 2 * mean(surprise**2), b2**2),
         mixed: geometric((1 - b1) * (1 - b2) * mean(xi * surprise), b1 * b2),
     }
-    inverse = sp.series(1 / sp.sqrt(1 + size * delta), size, 0, 3).removeO().subs(size, 1)
-    orders = sp.Poly(inverse, delta)
+    root = 1 / sp.sqrt(1 + size * delta)
+    inverse = sp.series(root, size, 0, 3)
+    orders = sp.Poly(inverse.removeO().subs(size, 1), delta)
     pull = (s + orders.coeff_monomial(delta) * mixed + orders.coeff_monomial(delta**2) * s * spread) / sp.sqrt(e)
     balance = sp.Eq(weight, (1 - eta * lam) * weight - eta * drift)
     stationary = sp.solve(balance, weight)[0]
@@ -65,8 +66,8 @@ def derivation() -> Derivation:
                 ),
             ),
             Step(
-                r"Expand $u = m/\sqrt{v}$ to second order in $\delta$ (first in $1-\beta_2$) and average.",
-                (sp.Eq(1 / sp.sqrt(1 + delta), inverse, evaluate=False), sp.Eq(drift, pull)),
+                r"Expand $u = m/\sqrt{v}$ to second order in $\delta$ (first in $1-\beta_2$; $x = 1$ counts orders) and average.",
+                (sp.Eq(root, inverse, evaluate=False), sp.Eq(drift, pull)),
             ),
             Step(
                 "The mean of the weight is stationary.",

@@ -31,7 +31,7 @@ def derivation(momentum: bool = True) -> Derivation:
     sign_wedge = 2 * sp.integrate(x**2 * radial, (x, 0, sp.oo)) * sp.integrate(sp.cos(theta), wedge)
     absolute = sign_wedge.subs(alpha, sp.pi / 2)  # E|w| for variance 1: the wedge is the half plane
     of_presign = sp.expand_trig(sp.expand(2 * sign_wedge - absolute))
-    covered = sp.simplify(sp.expand_trig(share_wedge)).subs(alpha, sp.asin(presign))
+    covered = sp.expand(sp.expand_trig(sp.simplify(share_wedge))).subs(alpha, sp.asin(presign))
     presign_of_c = sp.solve(sp.Eq(c, of_presign.subs(sp.sin(alpha), presign)), presign)[0]
 
     sheppard = arcsine.derivation()

@@ -82,19 +82,13 @@ def relaxed(x: sp.Expr, share: sp.Expr, start: sp.Expr) -> tuple[sp.Expr, sp.Int
 
 
 def _closed(integral: sp.Integral, substitution: sp.Expr | None) -> sp.Expr:
-    """Evaluate an integral over q after a substitution y = substitution(q)."""
-    if substitution is None:
-        return integral.doit()
+    """Evaluate an integral over q, after a substitution y = substitution(q) if there is one."""
     y = sp.Symbol("y", positive=True)
-    changed = integral.transform(substitution, y)
+    changed = integral.transform(substitution, y) if substitution is not None else integral
     (limits,) = changed.limits
-    outer, inner = sp.powsimp(sp.expand(changed.function)).as_independent(y, as_Add=False)
-    return outer * sp.integrate(inner, limits)
-
-
-def _tidy(formula: sp.Expr) -> sp.Expr:
-    """Real functions, and one exponential in each term."""
-    return sp.powsimp(sp.expand(formula.rewrite(sp.erf).rewrite(sp.erfi).subs(sp.I**2, -1).expand()))
+    outer, inner = sp.powsimp(sp.expand(changed.function)).as_independent(limits[0], as_Add=False)
+    separated = sp.expand(inner, power_exp=True).as_independent(limits[0], as_Add=False)
+    return outer * separated[0] * sp.integrate(sp.powsimp(separated[1]), limits)
 
 
 def solution(kind: str) -> tuple[sp.Expr, sp.Expr, sp.Expr, dict[str, sp.Symbol]]:
@@ -121,7 +115,7 @@ def solution(kind: str) -> tuple[sp.Expr, sp.Expr, sp.Expr, dict[str, sp.Symbol]
     if kind == "cosine":
         return rate, formal, formal, parameters[kind]
     value = (left + _closed(integral, changes.get(kind))).subs(s, end)
-    return rate, formal, _tidy(value), parameters.get(kind, {})
+    return rate, formal, sp.powsimp(sp.expand(value)), parameters.get(kind, {})
 
 
 def derivation(kind: str = "linear") -> Derivation:

@@ -25,7 +25,7 @@ def derivation() -> Derivation:
     depressed = sp.Poly(cubic.as_expr().subs(z, y - cubic.coeff_monomial(z**2) / 3), y)
     p, q = (sp.factor(depressed.coeff_monomial(power)) for power in (y, 1))
     # with y = A cos(theta) and cos(3 theta) = 4 cos^3 - 3 cos, choose A such that both powers combine
-    amplitude = next(root for root in sp.solve(sp.Eq(size**3 / 4, -p * size / 3), size))
+    amplitude = sp.solve(sp.Eq(size**3 / 4, -p * size / 3), size)[0]
     tripled = -4 * q / amplitude**3
     root = -cubic.coeff_monomial(z**2) / 3 + amplitude * sp.cos(sp.acos(tripled) / 3)
     shrink = 1 / root
@@ -50,6 +50,7 @@ def derivation() -> Derivation:
                 r"$\theta$ in $[0, \pi/3]$ is the largest root, the one with $a < 1$.",
                 (
                     sp.Eq(size, amplitude),
+                    sp.Eq(theta, sp.acos(y / size)),
                     sp.Eq(sp.cos(3 * theta), tripled),
                     sp.Eq(z, root),
                     sp.Eq(a, shrink),

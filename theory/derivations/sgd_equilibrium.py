@@ -82,7 +82,7 @@ def stationary_gain(nesterov: bool = False) -> Gain:
         ),
         Step(
             "For weak decay the rotation is, to leading order,",
-            (sp.Eq(sp.Limit((1 - sp.Symbol("cos")) / lam, lam, 0), leading, evaluate=False),),
+            (sp.Eq(sp.Symbol(r"\lim_{\lambda\to0}(1-\cos)/\lambda"), leading),),
         ),
     )
     return Gain(steps, gain, cosine, mu, kappa)

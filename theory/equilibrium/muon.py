@@ -121,7 +121,8 @@ def matrix_arcsine(shape: tuple[int, int], rho: ArrayLike) -> Correlation:
     value = np.asarray(rho, dtype=np.float64)
     require(bool(np.all(np.abs(value) <= 1)), "rho", rho, "a correlation in [-1, 1]")
     energies = mode_energies(*_shape(shape), None)
-    energies = energies / energies.sum()  # a polar factor has norm sqrt(p) exactly
+    energies = energies.copy()
+    energies[-1] += 1 - energies.sum()  # a polar factor has norm sqrt(p) exactly; what is missing is in high modes
     degree = 2 * np.arange(len(energies)) + 1.0
     return Correlation(((np.abs(value)[..., None] ** degree) @ energies * np.sign(value))[()])
 

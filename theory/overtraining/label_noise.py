@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.errors import finite, require, whole
+from theory.errors import InputError, finite, require, whole
+from theory.results import Array
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def label_noise_excess(eigenvalues: ArrayLike, lr: float, noise_variance: float,
         >>> round(label_noise_excess([1.0], lr=1.0, noise_variance=1.0, n=2).excess, 6)
         0.25
     """
-    h = spectrum(eigenvalues)
-    steepness = finite("lr", lr) * h
+    h = vector("eigenvalues", eigenvalues)
+    with np.errstate(over="ignore"):
+        steepness = finite("lr", lr) * h
     require(bool(np.all(steepness < 2)), "lr * max(eigenvalues)", float(steepness.max()), "below 2 to be stable")
     modes = steepness / (2 - steepness)
     return LabelNoiseExcess(0.5 * finite("noise_variance", noise_variance) / whole("n", n, low=1) * float(modes.sum()))
@@ -127,27 +131,37 @@ def label_noise_balance(lr: float, weight_decay: float, mean_square_residual: fl
     """
     shrink = finite("lr", lr) * finite("weight_decay", weight_decay)
     require(shrink < 1, "lr * weight_decay", shrink, "in [0, 1)")
-    factor = (1 - shrink) ** 2 - lr**2 * finite("mean_square_residual", mean_square_residual)
+    kick = lr * math.sqrt(finite("mean_square_residual", mean_square_residual))
+    factor = (1 - shrink - kick) * (1 - shrink + kick)
     allowed = "smaller: lr^2 * mean_square_residual must be below (1 - lr*weight_decay)^2"
     require(factor > 0, "mean_square_residual", mean_square_residual, allowed)
     return LabelNoiseBalance(factor ** whole("steps", steps))
 
 
-def spectrum(eigenvalues: ArrayLike) -> np.ndarray:
-    """Hessian eigenvalues, checked.
+def vector(field: str, values: ArrayLike, *, signed: bool = False) -> Array:
+    """A list of numbers, checked: Hessian eigenvalues, or weights in their basis.
 
     Args:
-        eigenvalues: Finite numbers >= 0, shape (k,).
+        field: Name of the argument.
+        values: Finite numbers, >= 0 unless signed; shape (k,).
+        signed: Whether they may be negative.
 
     Returns:
-        Them as float64.
+        Them as float64, shape (k,).
 
     Raises:
-        InputError: If there are none, or one is negative or not finite.
+        InputError: If there are none, or one is no such number.
+
+    Example:
+        >>> vector("eigenvalues", [1, 2]).tolist()
+        [1.0, 2.0]
     """
-    h = np.atleast_1d(np.asarray(eigenvalues, dtype=np.float64))
-    fine = h.ndim == 1 and len(h) > 0 and bool(np.all(np.isfinite(h)) and np.all(h >= 0))
-    require(
-        fine, "eigenvalues", np.asarray(eigenvalues).ravel()[:4].tolist(), "a non-empty list of finite numbers >= 0"
-    )
-    return h
+    try:
+        numbers = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    fine = numbers.ndim == 1 and len(numbers) > 0 and bool(np.all(np.isfinite(numbers)))
+    if not fine or (not signed and np.any(numbers < 0)):
+        allowed = f"a non-empty list of finite numbers{'' if signed else ' >= 0'}"
+        raise InputError(f"{field} = {reprlib.repr(values)} is not allowed: it must be {allowed}.")
+    return numbers

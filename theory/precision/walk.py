@@ -15,6 +15,8 @@ from theory.results import Array
 
 REACH = 8.5
 """Standard deviations of a step beyond which a transition is left out (probability 2e-17)."""
+GROWTH = 1e3
+"""Sum of |T_k(P) state| up to which the Chebyshev sum is trusted: 1e-13 of rounding, 1e-6 of what is cut off."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ def bf16_walk(lr: float, weight_decay: float, steps: int, rms0: float, fused: bo
     RN to nearest. |w| is a Markov chain on the grid; its transition probabilities are normal cdf differences between
     midpoints, zero further than 8.5 lr. The grid's spacing has a floor of at most lr/32 (an error of 4e-5 in rms) and
     ends where no weight comes. P^n is applied as the average of Chebyshev polynomials, x^n = E T_|k|(x), k the end of
-    a fair walk of n steps, of which |k| <= 6 sqrt(n) are needed: no matrix is squared.
+    a fair walk of n steps, of which |k| <= 6.5 sqrt(n) are needed: no matrix is squared. Where decay outruns noise the
+    polynomials grow, and the steps are taken one by one, 0.2 ms each.
     Not fused, decay below lr*wd = 2^-9 is ignored altogether (`bf16_scale_survival`); fused, it survives while steps
     are above 0.4 ulp (`rounding_drift_gain`); either way the walk stalls where lr falls below 0.2 ulp.
 
@@ -120,10 +123,14 @@ def _transitions(grid: Array, edges: Array, lr: float, a: float, fused: bool) ->
 
 
 def _power(chain: csr_array, state: Array, n: int) -> Array:
-    """P^n applied to a state: sum over k of Pr(|fair walk of n steps| = k) T_k(P), T the Chebyshev polynomials."""
-    if n == 0:
-        return state
-    reach = min(n, math.ceil(6.5 * math.sqrt(n)))
+    """P^n applied to a state: sum over k of Pr(|fair walk of n steps| = k) T_k(P), T the Chebyshev polynomials.
+
+    T_k(P) stays bounded for a diffusion. Where decay carries weights further in a step than noise does, it grows like
+    (1+sqrt 2)^k, no sum survives that, and the steps are taken one by one.
+    """
+    reach = math.ceil(6.5 * math.sqrt(n))
+    if reach >= n:
+        return _one_by_one(chain, state, n)
     k = np.arange(n % 2, reach + 1, 2)
     up = (n + k) / 2
     weight = np.exp(gammaln(n + 1) - gammaln(up + 1) - gammaln(n - up + 1) - n * math.log(2)) * np.where(k > 0, 2, 1)
@@ -132,6 +139,18 @@ def _power(chain: csr_array, state: Array, n: int) -> Array:
     total = share.get(0, 0.0) * older + share.get(1, 0.0) * newer
     for order in range(2, reach + 1):
         older, newer = newer, 2 * (chain @ newer) - older
+        if np.abs(newer).sum() > GROWTH:
+            return _one_by_one(chain, state, n)
         if order in share:
             total = total + share[order] * newer
     return total
+
+
+def _one_by_one(chain: csr_array, state: Array, n: int) -> Array:
+    """P^n applied to a state literally, or as many steps as change it (the rest would by less than n * 1e-14)."""
+    for _ in range(n):
+        new = chain @ state
+        if np.abs(new - state).sum() < 1e-14:
+            return new
+        state = new
+    return state
