@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks import loop_throughput, rotation_cost
+from benchmarks import activations_cost, emulation_cost, loop_throughput, rotation_cost
 
 
 def main(*, nanogpt: Path | None = None, out: Path = Path(__file__).parent / "results") -> None:
@@ -17,6 +17,8 @@ def main(*, nanogpt: Path | None = None, out: Path = Path(__file__).parent / "re
         out: Folder for the results.
     """
     rotation_cost.main(out=out)
+    activations_cost.main(out=out)
+    emulation_cost.main(out=out)
     if nanogpt is None:
         print("loop_throughput: left out, it needs --nanogpt DIR")
     else:

@@ -122,9 +122,9 @@ class Rotation:
         values = np.array([[[float(x) for x in group] for group in step] for step in rates])
         lr, shrink, is_sgd = np.moveaxis(values[:, self._group[active]], 2, 0)
         grad2, old2, change2, inner = np.moveaxis(products, 1, 0)  # inner = <w', w - w'>
-        new2 = np.maximum(old2 - 2 * inner - change2, 0.0)
-        grad, old, new, change = np.sqrt([grad2, old2, new2, change2])
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # zero tensors, and runs that overflow
+            new2 = np.maximum(old2 - 2 * inner - change2, 0.0)
+            grad, old, new, change = np.sqrt([grad2, old2, new2, change2])
             growth = -(2 * inner + change2) / (old + new)  # |w'| - |w|
             update2 = change2 - 2 * shrink * (inner + change2) + shrink**2 * old2
             tables = {
