@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,8 +44,9 @@ class _Momentum(Optimizer):
         update = self._direction(grad, state["momentum_buffer"], group)
         p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
 
+    @abstractmethod
     def _direction(self, grad: Tensor, buffer: Tensor, group: dict[str, Any]) -> Tensor:
-        raise NotImplementedError
+        """Take the gradient into the buffer and return u."""
 
 
 class Lion(_Momentum):
@@ -110,6 +112,8 @@ class NormalizedMomentum(Signum):
 class Hyperball(NormalizedMomentum):
     """w <- ||w0|| Normalize(w - lr*||w0||*m/||m||): the norm of every tensor stays what it was at the first step.
 
+    A tensor of zeros stays one.
+
     Args:
         params: Parameters or groups.
         lr: Learning rate relative to the norm.
@@ -122,4 +126,4 @@ class Hyperball(NormalizedMomentum):
     def _update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         norm = state.setdefault("norm", torch.linalg.vector_norm(p))
         p.add_(self._direction(grad, state["momentum_buffer"], group) * norm, alpha=-group["lr"])
-        p.mul_(norm / torch.linalg.vector_norm(p))
+        p.mul_(norm / torch.linalg.vector_norm(p).clamp_min(torch.finfo(p.dtype).tiny))

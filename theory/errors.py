@@ -55,7 +55,7 @@ def finite(field: str, value: Any, *, low: float = 0.0, high: float = math.inf, 
         raise InputError(f"{field} = {value!r} is not allowed: it must be {allowed}.")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{field} = {value!r} is not allowed: it must be {allowed}.") from None
     inside = low <= number and (number < high if open_high and math.isfinite(high) else number <= high)
     require(math.isfinite(number) and inside, field, value, allowed)
@@ -80,7 +80,7 @@ def whole(field: str, value: Any, *, low: int = 0) -> int:
         >>> whole("steps", 50_000, low=1)
         50000
     """
-    number = float(value) if isinstance(value, float) or hasattr(value, "__index__") else math.nan
-    ok = not isinstance(value, bool) and number.is_integer() and number >= low
+    fits = hasattr(value, "__index__") or (isinstance(value, float) and value.is_integer())
+    ok = fits and not isinstance(value, bool) and int(value) >= low
     require(ok, field, value, f"a whole number >= {low}")
     return int(value)

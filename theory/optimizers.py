@@ -27,7 +27,7 @@ class Decay(StrEnum):
     NONE = "none"
 
 
-def _settle_decoupled(optimizer: AdamW | ScaleFree) -> None:
+def _settle_decoupled(optimizer: AdamW | Lion | Muon | _Momentum) -> None:
     settle(
         optimizer,
         lr=finite("lr", optimizer.lr),
@@ -150,10 +150,9 @@ class Lion:
         _settle_decoupled(self)
 
 
-@serializable
 @dataclass(frozen=True)
-class Signum:
-    """m <- momentum*m + (1-momentum)*g; w <- (1-lr*weight_decay)*w - lr*sign(m)."""
+class _Momentum:
+    """One momentum, decoupled decay."""
 
     lr: float
     """Peak learning rate."""
@@ -171,21 +170,14 @@ class Signum:
 
 @serializable
 @dataclass(frozen=True)
-class NormalizedMomentum:
+class Signum(_Momentum):
+    """m <- momentum*m + (1-momentum)*g; w <- (1-lr*weight_decay)*w - lr*sign(m)."""
+
+
+@serializable
+@dataclass(frozen=True)
+class NormalizedMomentum(_Momentum):
     """m <- momentum*m + (1-momentum)*g; w <- (1-lr*weight_decay)*w - lr*m/||m||, tensor by tensor."""
-
-    lr: float
-    """Peak learning rate: the length of a step."""
-    momentum: float = 0.9
-    """Decay rate of the memory, in [0, 1)."""
-    weight_decay: float = 0.0
-    """Decay coefficient."""
-    decay: Decay = Decay.DECOUPLED
-    """Convention by which `weight_decay` and the schedule become a shrink factor."""
-
-    def __post_init__(self) -> None:
-        settle(self, momentum=finite("momentum", self.momentum, high=1.0))
-        _settle_decoupled(self)
 
 
 @serializable

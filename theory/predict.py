@@ -32,7 +32,7 @@ ASSUMPTIONS = {
         "Adam's eps is small against the gradients' root mean square; gradient clipping does not change Adam's updates",
     ),
     "sgd": ("gradients are orthogonal to the weights (scale invariance) and uncorrelated in time",),
-    "scale_free": ("gradients are zero-mean noise, independent from step to step; the momentum has filled up",),
+    "scale_free": ("gradients are zero-mean noise, independent from step to step, Gaussian in each coordinate",),
 }
 LAWS: dict[type, tuple[str, ...]] = {
     SGD: ("sgd_equilibrium", "sgd_trajectory"),
@@ -50,9 +50,8 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
     """Predict norm, rotation and effective learning rate of every tensor, step by step.
 
     AdamW (and Adam without decay), Lion, Signum, normalised momentum, Muon and fixed-norm optimizers need nothing but
-    the recipe. Under SGD the rotation at stationary norm follows from
-    lr*weight_decay alone, while the norm is a property of the data: it needs a probe with `c2`, as does Adam with
-    coupled decay.
+    the recipe. Under SGD the rotation at stationary norm follows from lr*weight_decay alone, while the norm is a
+    property of the data: it needs a probe with `c2`, as does Adam with coupled decay.
 
     Args:
         recipe: Optimizer, schedule, steps and groups.
@@ -119,7 +118,8 @@ def _bundles(recipe: Recipe, members: NDArray[np.int64], measured: dict[str, Ten
     lr, shrink = recipe.lr(steps, groups[0]), recipe.shrink(steps, groups[0])
     if isinstance(recipe.optimizer, Hyperball):
         square0 = np.array([_norm0(g, p) for g, p in zip(groups, probes, strict=True)], dtype=np.float64) ** 2
-        return [Bundle(members, fixed_norm_path(recipe.optimizer, lr, np.ones(len(members)), start), square0)]
+        moving = np.where(square0 == 0, 0.0, 1.0)  # a tensor of zeros stays one
+        return [Bundle(members, fixed_norm_path(recipe.optimizer, lr, moving, start), square0)]
     if isinstance(recipe.optimizer, ScaleFree):
         return _scale_free(recipe, members, probes, lr, shrink, start)
     if isinstance(recipe.optimizer, AdamW) or (isinstance(recipe.optimizer, Adam) and not shrink.any()):

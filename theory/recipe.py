@@ -84,7 +84,7 @@ class Recipe:
     betas_schedule: tuple[tuple[int, tuple[float, float]], ...] | None = None
     """Adam's betas from given steps on, pairs (step, betas), steps increasing from 0; the optimizer's if None."""
     batch_schedule: Schedule | None = None
-    """Shape of the batch size, relative to the largest: smaller batches, noisier gradients. Constant if None."""
+    """Shape of the batch size, relative to the largest: smaller batches, noisier gradients; `c2` is the largest's."""
 
     def __post_init__(self) -> None:
         known = ", ".join(kind.__name__ for kind in get_args(Optimizer))

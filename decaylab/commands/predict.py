@@ -13,7 +13,7 @@ import pandas as pd
 from decaylab.output import print_json, print_lines, print_table
 from theory import shapes
 from theory.errors import InputError
-from theory.optimizers import SGD, Adam, AdamW, Optimizer
+from theory.optimizers import SGD, Adam, AdamW, Hyperball, Lion, Muon, NormalizedMomentum, Optimizer, Signum
 from theory.predict import predict
 from theory.prediction import Prediction
 from theory.recipe import Group, Recipe
@@ -26,20 +26,20 @@ MODELS = (*(f"gpt2-{size}" for size in shapes.GPT2_SIZES), "resnet18")
 class Predict:
     """Predict norm, rotation and effective learning rate of every tensor, before a single step is run."""
 
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "lion", "signum", "normalized", "muon", "hyperball"] = "adamw"
     """Optimizer, with torch.optim's conventions."""
     lr: float = 6e-4
     """Peak learning rate."""
     weight_decay: float = 0.1
     """Weight decay coefficient, as torch.optim takes it."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Adam's betas."""
-    momentum: float = 0.0
-    """SGD's momentum."""
+    betas: tuple[float, float] | None = None
+    """Betas of Adam ((0.9, 0.95) if omitted) and Lion ((0.9, 0.99))."""
+    momentum: float | None = None
+    """Momentum of SGD (0 if omitted), Muon (0.95), and signum, normalized and hyperball (0.9)."""
     dampening: float = 0.0
     """SGD's dampening."""
     nesterov: bool = False
-    """SGD with Nesterov momentum."""
+    """SGD with Nesterov momentum (Muon always has it)."""
     schedule: Literal["constant", "linear", "cosine", "invsqrt", "wsd"] = "cosine"
     """Shape of the learning rate after the warm-up."""
     warmup: int = 0
@@ -105,10 +105,21 @@ class Predict:
         return Recipe(self._optimizer(), self._schedule(), self.steps, groups_of(self.model))
 
     def _optimizer(self) -> Optimizer:
-        if self.optimizer == "sgd":
-            return SGD(self.lr, self.momentum, self.dampening, self.weight_decay, self.nesterov)
-        kind = AdamW if self.optimizer == "adamw" else Adam
-        return kind(self.lr, self.betas, weight_decay=self.weight_decay)
+        momentum = {} if self.momentum is None else {"momentum": self.momentum}
+        match self.optimizer:
+            case "sgd":
+                own = {"dampening": self.dampening, "nesterov": self.nesterov}
+                return SGD(self.lr, weight_decay=self.weight_decay, **momentum, **own)
+            case "adamw" | "adam":
+                kind = AdamW if self.optimizer == "adamw" else Adam
+                return kind(self.lr, self.betas or (0.9, 0.95), weight_decay=self.weight_decay)
+            case "lion":
+                return Lion(self.lr, self.betas or (0.9, 0.99), self.weight_decay)
+            case "hyperball":
+                return Hyperball(self.lr, **momentum)
+            case "signum" | "normalized" | "muon":
+                kinds = {"signum": Signum, "normalized": NormalizedMomentum, "muon": Muon}
+                return kinds[self.optimizer](self.lr, weight_decay=self.weight_decay, **momentum)
 
     def _schedule(self) -> Schedule:
         match self.schedule:

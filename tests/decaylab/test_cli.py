@@ -32,6 +32,18 @@ def test_predict_json_is_the_prediction(capsys):
     assert all(0 < row["low"] <= row["value"] <= row["high"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sgd", "SGD"), ("adam", "Adam"), ("lion", "Lion"), ("signum", "Signum"), ("normalized", "NormalizedMomentum")]
+    + [("muon", "Muon"), ("hyperball", "Hyperball")],
+)
+def test_predict_knows_every_optimizer(name, kind, capsys):
+    assert run("predict", "--optimizer", name, "--momentum", "0.8", "--steps", "100", "--at", "50", "--json") == 0
+    optimizer = json.loads(capsys.readouterr().out)["recipe"]["optimizer"]
+    assert optimizer["kind"] == kind
+    assert optimizer.get("momentum", 0.8) == 0.8
+
+
 def test_predict_prints_one_row_for_tensors_alike(capsys):
     assert run("predict", "--steps", "1000") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.fft import dst
 
 from theory.equilibrium.decoupled import angle_from_relative_update, shrink_factor
-from theory.equilibrium.sign import Correlation
+from theory.equilibrium.sign import Correlation, momentum_correlation
 from theory.errors import InputError, finite, require, whole
 from theory.results import Array, Equilibrium
 
@@ -49,20 +49,6 @@ def mode_energies(rows: int, columns: int, ns_steps: int | None) -> Array:
     kept = energies[: max(1, int(np.searchsorted(-total, -1e-14 * total[0])))].copy()
     kept.flags.writeable = False
     return kept
-
-
-def nesterov_correlation(momentum: float) -> float:
-    """Correlation of successive Nesterov updates (1-mu)*g + mu*buf under white noise; further lags fall like mu^k.
-
-    Args:
-        momentum: mu in [0, 1).
-
-    Returns:
-        The correlation, in [0, 1).
-    """
-    mu = momentum
-    buffer = (1 - mu) * mu**4 / (1 + mu)
-    return mu * ((1 - mu**2) * (1 - mu) * mu + buffer) / ((1 - mu**2) ** 2 + buffer)
 
 
 def adjusted_lr(adjust_lr_fn: str | None, rows: int, columns: int) -> float:
@@ -172,7 +158,7 @@ def muon_equilibrium(
         require(1 <= whole("ns_steps", ns_steps) <= 10, "ns_steps", ns_steps, "None or a whole number from 1 to 10")
     h, ratio = lr * adjusted_lr(adjust_lr_fn, n, m), 1.0
     if nesterov and mu > 0:
-        ratio = nesterov_correlation(mu) / mu
+        ratio = momentum_correlation(mu**2, 1 - mu**2, mu) / mu
     energies = mode_energies(n, m, ns_steps)
     degree = 2 * np.arange(len(energies)) + 1.0
     memory = a * mu**degree

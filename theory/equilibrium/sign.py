@@ -64,18 +64,27 @@ def sign_autocovariance(first: float, decay: float, shrink: float = 1.0) -> Arra
     return np.concatenate([[1.0], np.atleast_1d(arcsine(first * decay**lags).correlation)])
 
 
-def lion_correlation(betas: tuple[float, float]) -> float:
-    """Correlation of what Lion takes the sign of, one step apart; it falls by beta2 with every further step.
+def momentum_correlation(past: float, present: float, beta: float) -> float:
+    """Correlation of past*m + present*g with itself one step later, m an average of white noise g that has filled up.
+
+    E m^2 = (1-beta)/(1+beta), and m after the step shares past*beta*E m^2 + present*(1-beta) with the combination;
+    with every further step the correlation falls by beta.
 
     Args:
-        betas: Lion's (beta1, beta2).
+        past: Weight of the memory m.
+        present: Weight of the present gradient.
+        beta: Memory per step, m <- beta*m + (1-beta)*g, in [0, 1).
 
     Returns:
-        rho_1, in [0, 1).
+        The correlation, in [0, 1).
+
+    Example:
+        >>> momentum_correlation(0.5, 0.5, 0.5)
+        0.5
     """
-    b1, b2 = betas
-    variance = (1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)
-    return b1 * (1 - b2) * ((1 - b1) + b1 * b2 / (1 + b2)) / variance
+    square = (1 - beta) / (1 + beta)
+    shared = past * beta * square + present * (1 - beta)
+    return past * shared / (past**2 * square + present**2)
 
 
 def _sign_equilibrium(lr: float, weight_decay: float, first: float, decay: float, d: int, law: str) -> Equilibrium:
@@ -115,7 +124,7 @@ def lion_equilibrium(
         0.0275
     """
     b1, b2 = finite("betas[0]", betas[0], high=1.0), finite("betas[1]", betas[1], high=1.0)
-    return _sign_equilibrium(lr, weight_decay, lion_correlation((b1, b2)), b2, d, "lion_equilibrium")
+    return _sign_equilibrium(lr, weight_decay, momentum_correlation(b1, 1 - b1, b2), b2, d, "lion_equilibrium")
 
 
 def signum_equilibrium(lr: float, weight_decay: float, momentum: float = 0.9, d: int = 1) -> Equilibrium:

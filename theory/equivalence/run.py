@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from theory.errors import InputError, finite, require
 from theory.results import Array
-from theory.trajectory.rates import decay_rates
+from theory.trajectory.rates import decay_rates, learning_rates, numbers
 
 SMALLEST = 1e-140
 """Ratio of decayed to undecayed weights at which a twin is given up: its rates go with the ratio's inverse square."""
@@ -53,17 +53,8 @@ def rates_and_decays(lrs: ArrayLike, weight_decay: ArrayLike) -> tuple[Array, Ar
         >>> rates_and_decays([0.5, 0.25], 0.5)[1].tolist()
         [0.5, 0.5]
     """
-    rates, decays = _numbers("lrs", lrs), _numbers("weight_decay", weight_decay)
-    if rates.ndim != 1 or len(rates) == 0 or not np.all(np.isfinite(rates) & (rates >= 0)):
-        raise InputError("lrs is not allowed: it must be a non-empty sequence of finite rates >= 0.")
-    return rates, decay_rates(decays, rates)
-
-
-def _numbers(field: str, values: ArrayLike) -> Array:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{field} = {values!r} is not allowed: it must be numbers, one for each step.") from None
+    rates = learning_rates(numbers("lrs", lrs), "lrs")
+    return rates, decay_rates(weight_decay, rates)
 
 
 def shrinks(lrs: ArrayLike, weight_decay: ArrayLike) -> tuple[Array, Array]:

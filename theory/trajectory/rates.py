@@ -15,13 +15,14 @@ Array = NDArray[np.float64]
 Rates = Mapping[str, Any] | Sequence[float] | Array
 
 
-def learning_rates(schedule: Rates) -> Array:
+def learning_rates(schedule: Rates, field: str = "schedule") -> Array:
     """Learning rate at t = 0 .. steps-1.
 
     Args:
         schedule: The rates themselves, or a mapping with `kind` (constant, linear, cosine, invsqrt, wsd), `peak`,
             `steps`
             and the kind's own parameters (`warmup`, `final`, `decay`).
+        field: What errors call it.
 
     Returns:
         Rates, shape (steps,).
@@ -35,9 +36,9 @@ def learning_rates(schedule: Rates) -> Array:
     """
     if isinstance(schedule, Mapping):
         return _from_mapping(dict(schedule))
-    rates = np.asarray(schedule, dtype=np.float64)
+    rates = numbers(field, schedule)
     if rates.ndim != 1 or len(rates) == 0 or not np.all(np.isfinite(rates)) or np.any(rates < 0):
-        raise InputError("schedule is not allowed: it must be a non-empty sequence of finite rates >= 0.")
+        raise InputError(f"{field} is not allowed: it must be a non-empty sequence of finite rates >= 0.")
     return rates
 
 
@@ -58,7 +59,7 @@ def decay_rates(weight_decay: float | ArrayLike, lr: Array) -> Array:
         >>> decay_rates(0.1, np.ones(2)).tolist()
         [0.1, 0.1]
     """
-    decays = np.asarray(weight_decay, dtype=np.float64)
+    decays = numbers("weight_decay", weight_decay)
     fits = decays.ndim == 0 or decays.shape == lr.shape
     ok = fits and bool(np.all(np.isfinite(decays)) and np.all(decays >= 0))
     require(ok, "weight_decay", weight_decay, "a finite number >= 0, or one for each step")
@@ -82,9 +83,30 @@ def reported(steps: Sequence[int] | None, count: int) -> NDArray[np.int64]:
         >>> reported(None, 3).tolist()
         [0, 1, 2]
     """
-    at = np.arange(count) if steps is None else np.asarray(steps, dtype=np.int64)
+    given = np.arange(count) if steps is None else numbers("steps", steps)
+    at = given.astype(np.int64)
+    require(bool(np.all(at == given)), "steps", given.tolist()[:3], "whole numbers")
     require(bool(np.all((at >= 0) & (at < count))), "steps", at.tolist()[:3], f"between 0 and {count - 1}")
     return at
+
+
+def numbers(field: str, values: ArrayLike) -> Array:
+    """What was given as float64.
+
+    Args:
+        field: What errors call it.
+        values: Numbers, any shape.
+
+    Returns:
+        The array.
+
+    Raises:
+        InputError: If they are not numbers.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{field} = {values!r} is not allowed: it must be numbers, one for each step.") from None
 
 
 def _from_mapping(spec: dict[str, Any]) -> Array:

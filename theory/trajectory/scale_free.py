@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.signal import oaconvolve
 
 from theory.equilibrium.muon import adjusted_lr, mode_energies
-from theory.equilibrium.sign import arcsine
+from theory.equilibrium.sign import arcsine, momentum_correlation
 from theory.errors import InputError
 from theory.optimizers import Hyperball, Lion, Muon, NormalizedMomentum, ScaleFree
 from theory.results import Array
@@ -58,16 +58,10 @@ class UpdateLaw:
         """Number of lags after which the momentum has forgotten, at least 1."""
         return 1 if self.beta == 0 else max(1, math.ceil(math.log(FORGOTTEN) / math.log(self.beta)))
 
-    @property
-    def first(self) -> float:
-        """Correlation of A m + B g with itself one step later."""
-        m = (1 - self.beta) / (1 + self.beta)  # E m^2
-        own = self.past * self.beta * m + self.present * (1 - self.beta)
-        return self.past * own / (self.past**2 * m + self.present**2)
-
     def autocovariance(self) -> Array:
         """C_0, C_1, .. of a full momentum, shape (K+1,)."""
-        rho = self.first * np.power(self.beta, np.arange(self.lags, dtype=np.float64))
+        first = momentum_correlation(self.past, self.present, self.beta)
+        rho = first * np.power(self.beta, np.arange(self.lags, dtype=np.float64))
         return self.energy * np.concatenate([[1.0], self.transfer(rho)])
 
 

@@ -170,6 +170,15 @@ def test_strong_decay_over_a_long_run_neither_overflows_nor_drifts():
     assert long.mean_square[-1] == pytest.approx(short.mean_square[-1], rel=1e-9)
 
 
+def test_a_fixed_norm_of_zero_stays_zero():
+    w = torch.nn.Parameter(torch.zeros(4))
+    w.grad = torch.ones(4)
+    torch_optimizers.Hyperball([w], lr=0.1).step()
+    assert w.tolist() == [0.0] * 4
+    row = predict(Recipe(Hyperball(0.1), steps=3, groups=(Group("b", (4,), norm0=0.0),))).at(2).loc["b"]
+    assert (row["norm"], row["angle"], row["effective_lr"]) == (0.0, 0.0, 0.1)
+
+
 def test_muon_refuses_vectors_and_predict_says_so():
     with pytest.raises(InputError, match="two dimensions"):
         update_law(Muon(0.1), (4,))
