@@ -34,8 +34,15 @@ def test_predict_json_is_the_prediction(capsys):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("sgd", "SGD"), ("adam", "Adam"), ("lion", "Lion"), ("signum", "Signum"), ("normalized", "NormalizedMomentum")]
-    + [("muon", "Muon"), ("hyperball", "Hyperball")],
+    [
+        ("sgd", "SGD"),
+        ("adam", "Adam"),
+        ("lion", "Lion"),
+        ("signum", "Signum"),
+        ("normalized", "NormalizedMomentum"),
+        ("muon", "Muon"),
+        ("hyperball", "Hyperball"),
+    ],
 )
 def test_predict_knows_every_optimizer(name, kind, capsys):
     assert run("predict", "--optimizer", name, "--momentum", "0.8", "--steps", "100", "--at", "50", "--json") == 0
