@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sympy as sp
+from sympy.core.alphabets import greeks
+
+_GREEK = re.compile(rf"(?<![A-Za-z\\])({'|'.join(greeks)}|Delta|Sigma)(?![A-Za-z])")
+_WORD = re.compile(r"(?<![A-Za-z\\{^])([A-Za-z]{3,})(?![A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Derivation:
         parts = [self.setting]
         for number, step in enumerate(self.steps, start=1):
             parts.append(f"\\textbf{{{number}.}} {step.text}")
-            parts += [f"\\[ {sp.latex(equation)} \\]" for equation in step.equations]
+            parts += [f"\\[ {tex(equation)} \\]" for equation in step.equations]
         parts.append(f"Source: {self.source}.")
         return "\n\n".join(parts)
 
@@ -78,7 +83,7 @@ class Derivation:
         parts = [f"### {self.law}", self.setting]
         for number, step in enumerate(self.steps, start=1):
             parts.append(f"**{number}.** {step.text}")
-            parts += [f"$${sp.latex(equation)}$$" for equation in step.equations]
+            parts += [f"$${tex(equation)}$$" for equation in step.equations]
         parts.append(f"Source: {self.source}.")
         return "\n\n".join(parts)
 
@@ -89,6 +94,37 @@ class Derivation:
             lines.append(f"{number}. {step.text}")
             lines += [f"     {equation}" for equation in step.equations]
         return "\n".join([*lines, f"Source: {self.source}."])
+
+
+def tex(expression: sp.Basic) -> str:
+    r"""LaTeX of an expression whose symbols are named as one would write them by hand.
+
+    sympy reads indices and powers out of names and misreads some (E[m^2]); here a name that is LaTeX stays as it is.
+
+    Args:
+        expression: An equation or expression.
+
+    Returns:
+        LaTeX source.
+
+    Example:
+        >>> tex(sp.Eq(sp.Symbol("E[m^2]"), sp.Symbol("beta_1'")))
+        "E[m^2] = \\beta_1'"
+    """
+    return str(sp.latex(expression, symbol_names={symbol: _name(symbol.name) for symbol in _symbols(expression)}))
+
+
+def _symbols(expression: sp.Basic) -> set[sp.Symbol]:
+    return {atom for atom in expression.atoms(sp.Symbol) if len(atom.name) > 1}
+
+
+def _name(name: str) -> str:
+    if "\\" in name:
+        return name
+    name = name.replace("w*", "w^*").replace("cos", r"\cos") if name != "cos" else r"\cos"
+    name = re.sub(r"_([A-Za-z]{2,})", lambda m: m[0] if m[1] in greeks else rf"_{{\mathrm{{{m[1]}}}}}", name)
+    name = _GREEK.sub(r"\\\1", name)
+    return _WORD.sub(r"\\mathrm{\1}", name)
 
 
 def equilibrium_symbols() -> tuple[sp.Symbol, sp.Symbol]:
