@@ -10,6 +10,7 @@ from typing import Any
 import theory
 from theory import shapes
 from theory.conventions import convert_decay
+from theory.convert import Conversion, convert
 from theory.derivations import derive
 from theory.equivalence.twin import equivalent_schedule
 from theory.errors import InputError
@@ -36,6 +37,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Constant",
+    "Conversion",
     "Cosine",
     "Decay",
     "Group",
@@ -55,6 +57,7 @@ __all__ = [
     "TensorProbe",
     "WarmupStableDecay",
     "advise",
+    "convert",
     "convert_decay",
     "derive",
     "equivalent_schedule",

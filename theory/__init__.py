@@ -1,6 +1,7 @@
 """What should happen: every law by its name, analytic, without torch."""
 
 from theory.conventions import convert_decay
+from theory.convert import convert
 from theory.equilibrium.adam_l2 import adam_l2_equilibrium
 from theory.equilibrium.adamw import adamw_equilibrium
 from theory.equilibrium.adamw_gaussian import adamw_equilibrium_gaussian
@@ -60,6 +61,7 @@ __all__ = [
     "bias_variance",
     "cautious_equilibrium",
     "closed_form_norm",
+    "convert",
     "convert_decay",
     "correlated_equilibrium",
     "coupled_l2_survival",
