@@ -9,6 +9,7 @@ from typing import Any
 
 import theory
 from theory import shapes
+from theory.citations import citations
 from theory.conventions import convert_decay
 from theory.convert import Conversion, convert
 from theory.derivations import derive
@@ -57,6 +58,7 @@ __all__ = [
     "TensorProbe",
     "WarmupStableDecay",
     "advise",
+    "citations",
     "convert",
     "convert_decay",
     "derive",
