@@ -13,6 +13,7 @@ from theory.citations import citations
 from theory.conventions import convert_decay
 from theory.convert import Conversion, convert
 from theory.derivations import derive
+from theory.dispatch import equilibrium, trajectory
 from theory.equivalence.twin import equivalent_schedule
 from theory.errors import InputError
 from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, Signum
@@ -62,11 +63,13 @@ __all__ = [
     "convert",
     "convert_decay",
     "derive",
+    "equilibrium",
     "equivalent_schedule",
     "precision_check",
     "predict",
     "shapes",
     "theory",
+    "trajectory",
 ]
 
 

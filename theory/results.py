@@ -42,6 +42,8 @@ class Trajectory:
     """RMS rotation of the step, rad/step, shape (n,)."""
     law: str
     """Name of the law that gave it."""
+    effective_lr: Array | None = None
+    """lr/norm^2 (SGD) or lr/rms (Adam family) at the step, shape (n,), where the law says it."""
 
 
 @dataclass(frozen=True)
