@@ -12,13 +12,13 @@ from theory.errors import finite
 from theory.results import Array
 
 
-def adamw_twin(lrs: Array, shrink: Array, betas: tuple[float, float], eps: float) -> TwinRun:
+def adamw_twin(lrs: Array, shrink: Array, betas: ArrayLike, eps: float) -> TwinRun:
     """Twin of AdamW from learning rates and shrinks; see `adamw_exponential_lr`.
 
     Args:
         lrs: Learning rate of each step, shape (T,).
         shrink: Fraction by which each step's decay shrinks the weights, in whatever convention, shape (T,).
-        betas: Adam's (beta1, beta2).
+        betas: Adam's (beta1, beta2), shape (2,), or those of each step, shape (T, 2).
         eps: Adam's eps.
 
     Returns:
@@ -31,11 +31,10 @@ def adamw_twin(lrs: Array, shrink: Array, betas: tuple[float, float], eps: float
         >>> adamw_twin(np.ones(2), np.full(2, 0.5), (0.0, 0.0), 0.0).lr.tolist()
         [2.0, 4.0]
     """
-    b1, b2 = betas
-    size = scales(shrink)
+    size, pairs = scales(shrink), np.broadcast_to(np.asarray(betas, dtype=np.float64), (len(lrs), 2)).tolist()
     k1, k2, a = 1.0, 1.0, 1.0
     rows: list[tuple[float, float, float, float]] = []
-    for step, (lr, lost) in enumerate(zip(lrs.tolist(), shrink.tolist(), strict=True), start=1):
+    for step, (lr, lost, (b1, b2)) in enumerate(zip(lrs.tolist(), shrink.tolist(), pairs, strict=True), start=1):
         if step > 1:
             past1, past2 = a * b1 / (1 - b1), a * a * b2 / (1 - b2)
             # the twin's 1 - beta' over ours: M_t = k1 A_{t-1} m_t, V_t = k2 A_{t-1}^2 v_t

@@ -19,7 +19,7 @@ def equivalent_schedule(recipe: Recipe, *, group: str | None = None) -> TwinRun:
 
     Setting: one scale-invariant tensor (whole or row by row); SGD with or without momentum and dampening; AdamW, Lion,
     Signum, normalised momentum and Muon without Nesterov, in any convention that shrinks all coordinates alike; any
-    schedule. Formulas: `sgd_exponential_schedule`, `adamw_exponential_lr`, `lion_exponential_schedule` (for optimizers
+    schedule of rates, decay and betas. Formulas: `sgd_exponential_schedule`, `adamw_exponential_lr`, `lion_exponential_schedule` (for optimizers
     with one momentum both betas of the twin are its momentum). The twin holds for the tensors it was made for; every
     other parameter must be trained as before, decay included, or frozen.
 
@@ -34,8 +34,8 @@ def equivalent_schedule(recipe: Recipe, *, group: str | None = None) -> TwinRun:
         Learning rate (and betas, eps) of each step, and ||w||/||W|| after it.
 
     Raises:
-        InputError: If the optimizer has no twin (Nesterov, Adam with coupled L2, cautious decay) or its betas change,
-            the group is not scale-invariant, or the groups need different twins.
+        InputError: If the optimizer has no twin (Nesterov, Adam with coupled L2, cautious decay), the group is not
+            scale-invariant, or the groups need different twins.
 
     Example:
         >>> from theory.optimizers import AdamW
@@ -48,8 +48,6 @@ def equivalent_schedule(recipe: Recipe, *, group: str | None = None) -> TwinRun:
     chosen = _choose(recipe, group)
     optimizer, steps = recipe.optimizer, np.arange(recipe.steps)
     lrs, decay = recipe.lr(steps, chosen), recipe.decay_of(chosen)
-    if recipe.betas_schedule is not None:
-        raise InputError("betas_schedule is not allowed: the twin is known for constant betas, it must be None.")
     if isinstance(optimizer, SGD):
         if optimizer.nesterov and decay > 0:
             raise InputError(
@@ -70,8 +68,8 @@ def equivalent_schedule(recipe: Recipe, *, group: str | None = None) -> TwinRun:
                 "Adam with coupled weight_decay has no twin: the decay term enters the second moment and is divided by "
                 "it, coordinate by coordinate, which no common learning rate undoes; AdamW has one."
             )
-        return adamw_twin(lrs, np.zeros_like(lrs), optimizer.betas, optimizer.eps)
-    return adamw_twin(lrs, recipe.shrink(steps, chosen), optimizer.betas, optimizer.eps)
+        return adamw_twin(lrs, np.zeros_like(lrs), recipe.betas(), optimizer.eps)
+    return adamw_twin(lrs, recipe.shrink(steps, chosen), recipe.betas(), optimizer.eps)
 
 
 def _scale_free_twin(optimizer: ScaleFree | Hyperball, lrs: Array, shrink: Array) -> TwinRun:

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from theory.equivalence.run import TwinRun
+
+EXACT = 1e-10  # what the equality must hold to: rounding (1e-16) times its growth over 200 steps, at most 1e5 here
+EPS = 1e-30  # of the normalisations, nothing beside the variances (above 1e-4) it is added to: exactly scale-invariant
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,14 @@ class Run:
     losses: np.ndarray
     units: list[list[np.ndarray]]
     norms: np.ndarray
+
+    def assert_same(self, twin: "Run", ratio: np.ndarray) -> None:
+        """Losses, directions and known norm ratios agree at every step, and the runs are worth comparing."""
+        assert np.max(np.abs(self.losses - twin.losses)) < EXACT
+        assert np.max(self.gap(twin)) < EXACT
+        np.testing.assert_allclose(self.norms[:, :3] / twin.norms[:, :3], np.outer(ratio, [1, 1, 1]), rtol=1e-9)
+        assert np.mean(self.losses[-20:]) < 0.5 * self.losses[0]  # it learns,
+        assert ratio[-1] < 0.8  # and decay is no trifle
 
     def gap(self, other: "Run") -> np.ndarray:
         """Largest chord between the directions of a tensor in both runs after each step, shape (T,)."""
@@ -109,3 +121,50 @@ def sphere() -> Callable[[Any], Callable[[list[Tensor], int], Tensor]]:
 def lion() -> type[Lion]:
     """Lion as published."""
     return Lion
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labels of a random teacher, learnt by three scale-invariant matrices and a head."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    batches: torch.Tensor
+    start: tuple[torch.Tensor, ...]
+    head: torch.Tensor
+
+    def loss(self, weights, step):
+        """Cross-entropy of a minibatch; the second matrix is invariant as a whole, the others row by row."""
+        head = weights[3] if len(weights) == 4 else self.head
+        x, y = self.inputs[self.batches[step]], self.labels[self.batches[step]]
+        x = torch.tanh(F.batch_norm(x @ weights[0].T, None, None, training=True, eps=EPS))
+        x = torch.tanh(F.layer_norm(x @ weights[1].T, weights[1].shape[:1], eps=EPS))
+        x = torch.tanh(F.batch_norm(x @ weights[2].T, None, None, training=True, eps=EPS))
+        return F.cross_entropy(x @ head.T, y)
+
+
+@pytest.fixture(scope="module")
+def task():
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    inputs, first, second = normal(512, 16), normal(16, 16), normal(16, 4)
+    return Task(
+        inputs,
+        (torch.tanh(inputs @ first / 4) @ second).argmax(1),
+        torch.randint(512, (1_500, 32), generator=generator),
+        (normal(24, 16) / 4, normal(24, 24) / 24**0.5, normal(24, 24) / 24**0.5),
+        normal(4, 24) / 2,
+    )
+
+
+@pytest.fixture(scope="module")
+def learn(train, task):
+    """Train the network; the decayed run and its twin differ in nothing but optimizer and plan."""
+
+    def run(build, steps, plan, *, buffer=0.0, start=task.start):
+        return train(build, start, task.loss, steps, plan, buffer)
+
+    return run

@@ -1,11 +1,8 @@
 """A real scale-invariant network trained both ways: with decay, and as the twin without."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from theory import (
     adamw_exponential_lr,
@@ -21,65 +18,8 @@ from theory.recipe import Recipe
 from theory.schedules import Constant, Cosine, Linear, WarmupStableDecay
 
 STEPS = 200
-EXACT = 1e-10  # what the equality must hold to: rounding (1e-16) times its growth over 200 steps, at most 1e5 here
+EXACT = 1e-10  # as in Run.assert_same
 SCHEDULES = [Cosine(warmup=20, final=0.1), WarmupStableDecay(warmup=30, decay=60)]
-EPS = 1e-30  # of the normalisations, nothing beside the variances (above 1e-4) it is added to: exactly scale-invariant
-
-
-@dataclass(frozen=True)
-class Task:
-    """Labels of a random teacher, learnt by three scale-invariant matrices and a head."""
-
-    inputs: torch.Tensor
-    labels: torch.Tensor
-    batches: torch.Tensor
-    start: tuple[torch.Tensor, ...]
-    head: torch.Tensor
-
-    def loss(self, weights, step):
-        """Cross-entropy of a minibatch; the second matrix is invariant as a whole, the others row by row."""
-        head = weights[3] if len(weights) == 4 else self.head
-        x, y = self.inputs[self.batches[step]], self.labels[self.batches[step]]
-        x = torch.tanh(F.batch_norm(x @ weights[0].T, None, None, training=True, eps=EPS))
-        x = torch.tanh(F.layer_norm(x @ weights[1].T, weights[1].shape[:1], eps=EPS))
-        x = torch.tanh(F.batch_norm(x @ weights[2].T, None, None, training=True, eps=EPS))
-        return F.cross_entropy(x @ head.T, y)
-
-
-@pytest.fixture(scope="module")
-def task():
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    inputs, first, second = normal(512, 16), normal(16, 16), normal(16, 4)
-    return Task(
-        inputs,
-        (torch.tanh(inputs @ first / 4) @ second).argmax(1),
-        torch.randint(512, (1_500, 32), generator=generator),
-        (normal(24, 16) / 4, normal(24, 24) / 24**0.5, normal(24, 24) / 24**0.5),
-        normal(4, 24) / 2,
-    )
-
-
-@pytest.fixture(scope="module")
-def learn(train, task):
-    """Train the network; the decayed run and its twin differ in nothing but optimizer and plan."""
-
-    def run(build, steps, plan, *, buffer=0.0, start=task.start):
-        return train(build, start, task.loss, steps, plan, buffer)
-
-    return run
-
-
-def assert_same(run, twin, ratio):
-    """Losses, directions and known norm ratios agree at every step, and the runs are worth comparing."""
-    assert np.max(np.abs(run.losses - twin.losses)) < EXACT
-    assert np.max(run.gap(twin)) < EXACT
-    np.testing.assert_allclose(run.norms[:, :3] / twin.norms[:, :3], np.outer(ratio, [1, 1, 1]), rtol=1e-9)
-    assert np.mean(run.losses[-20:]) < 0.5 * run.losses[0]  # it learns,
-    assert ratio[-1] < 0.8  # and decay is no trifle
 
 
 SGDS = {
@@ -105,8 +45,8 @@ def test_sgd(learn, optimizer, schedule):
     mu, damping, wd = optimizer.momentum, optimizer.dampening, optimizer.weight_decay
     decayed = learn(lambda w: torch.optim.SGD(w, momentum=mu, dampening=damping, weight_decay=wd), STEPS, {"lr": lrs})
     assert twin.initial_buffer is None
-    assert_same(
-        decayed, learn(lambda w: torch.optim.SGD(w, momentum=mu, dampening=damping), STEPS, twin), twin.norm_ratio
+    decayed.assert_same(
+        learn(lambda w: torch.optim.SGD(w, momentum=mu, dampening=damping), STEPS, twin), twin.norm_ratio
     )
 
 
@@ -121,7 +61,17 @@ def test_adamw(learn, decay, schedule, betas, eps):
     shape = schedule.at(np.arange(STEPS), STEPS)
     plan = {"lr": LR * shape, "weight_decay": coefficient(shape)}
     decayed = learn(lambda w: torch.optim.AdamW(w, betas=betas, eps=eps), STEPS, plan)
-    assert_same(decayed, learn(torch.optim.Adam, STEPS, twin), twin.norm_ratio)
+    decayed.assert_same(learn(torch.optim.Adam, STEPS, twin), twin.norm_ratio)
+
+
+def test_adamw_whose_betas_change(learn):
+    """The weight of every past gradient is matched with the betas of its own step."""
+    knots = ((0, (0.8, 0.9)), (60, (0.95, 0.99)), (130, (0.5, 0.95)))
+    recipe = Recipe(AdamW(LR, weight_decay=0.5), SCHEDULES[0], STEPS, betas_schedule=knots)
+    twin = equivalent_schedule(recipe)
+    plan = {"lr": recipe.lr(np.arange(STEPS)), "betas": recipe.betas()}
+    decayed = learn(lambda w: torch.optim.AdamW(w, weight_decay=0.5), STEPS, plan)
+    decayed.assert_same(learn(torch.optim.Adam, STEPS, twin), twin.norm_ratio)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -130,7 +80,7 @@ def test_lion(learn, lion, betas, schedule):
     recipe = Recipe(Lion(0.01, betas, weight_decay=0.5), schedule, STEPS)
     lrs, twin = recipe.lr(np.arange(STEPS)), equivalent_schedule(recipe)
     decayed = learn(lambda w: lion(w, betas=betas, weight_decay=0.5), STEPS, {"lr": lrs})
-    assert_same(decayed, learn(lion, STEPS, twin), twin.norm_ratio)
+    decayed.assert_same(learn(lion, STEPS, twin), twin.norm_ratio)
 
 
 def test_constants_of_constant_rates(learn, lion):
@@ -140,11 +90,11 @@ def test_constants_of_constant_rates(learn, lion):
     decayed = learn(lambda w: torch.optim.SGD(w, lr=0.2, momentum=0.9, weight_decay=0.01), STEPS, {})
     plan = {"lr": 0.2 * sgd.alpha ** (-2.0 * step - 1)}
     twin = learn(lambda w: torch.optim.SGD(w, momentum=0.9), STEPS, plan, buffer=sgd.buffer_coefficient)
-    assert_same(decayed, twin, sgd.alpha ** (step + 1))
+    decayed.assert_same(twin, sgd.alpha ** (step + 1))
     constants = lion_exponential_lr(0.01, 0.5)
     decayed = learn(lambda w: lion(w, lr=0.01, weight_decay=0.5), STEPS, {})
     twin = learn(lambda w: lion(w, betas=constants.betas), STEPS, {"lr": 0.01 * constants.growth ** (step + 1)})
-    assert_same(decayed, twin, constants.growth ** -(step + 1.0))
+    decayed.assert_same(twin, constants.growth ** -(step + 1.0))
 
 
 @pytest.mark.parametrize("as_before", [True, False])
@@ -166,7 +116,7 @@ def test_a_trained_head_must_be_trained_as_before(learn, task, as_before):
     run = learn(decayed, STEPS, {"lr": recipe.lr(np.arange(STEPS))}, start=start)
     other = learn(build, STEPS, twin, start=start)
     if as_before:
-        assert_same(run, other, twin.norm_ratio)
+        run.assert_same(other, twin.norm_ratio)
         np.testing.assert_allclose(run.norms[:, 3], other.norms[:, 3], rtol=EXACT)
     else:
         assert run.gap(other)[-1] > 0.1
@@ -212,7 +162,7 @@ def test_lion_swallows_rounding(learn, lion):
     steps, betas = 1_000, (0.9, 0.99)
     decayed = learn(lambda w: lion(w, lr=0.01, betas=betas, weight_decay=0.5), steps, {})
     twin = lion_exponential_schedule([0.01] * steps, 0.5, betas)
-    assert_same(decayed, learn(lion, steps, twin), twin.norm_ratio)
+    decayed.assert_same(learn(lion, steps, twin), twin.norm_ratio)
 
 
 NAIVE_STEPS = 400
