@@ -19,9 +19,9 @@ def equivalent_schedule(recipe: Recipe, *, group: str | None = None) -> TwinRun:
 
     Setting: one scale-invariant tensor (whole or row by row); SGD with or without momentum and dampening; AdamW, Lion,
     Signum, normalised momentum and Muon without Nesterov, in any convention that shrinks all coordinates alike; any
-    schedule of rates, decay and betas. Formulas: `sgd_exponential_schedule`, `adamw_exponential_lr`, `lion_exponential_schedule` (for optimizers
-    with one momentum both betas of the twin are its momentum). The twin holds for the tensors it was made for; every
-    other parameter must be trained as before, decay included, or frozen.
+    schedule of rates, decay and betas. Formulas: `sgd_exponential_schedule`, `adamw_exponential_lr`,
+    `lion_exponential_schedule` (for optimizers with one momentum both betas of the twin are its momentum). The twin
+    holds for the tensors it was made for; every other parameter must be trained as before, decay included, or frozen.
 
     Source: derived here; SGD at constant rate Li & Arora, arXiv 1910.07454. Exact (directions 1e-8, norms 1e-9).
 
