@@ -153,7 +153,7 @@ def batch_norm(config: ResNetConfig, channels: int) -> nn.BatchNorm2d:
 
 
 @torch.no_grad()
-def initialise(model: ResNet, generator: torch.Generator) -> None:
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
     """He's initialisation: convolutions N(0, 2/fan_out), head N(0, 1/fan_in), gains 1, biases 0.
 
     Args:
