@@ -30,6 +30,7 @@ _LAZY = {
     "audit": "bridge.describe",
     "compare": "bridge.compare",
     "calibrate": "bridge.calibrate",
+    "watch": "bridge.watch",
     "Record": "empirics.records",
     "train": "empirics.train",
 }

@@ -1,0 +1,3 @@
+"""Lightning: `from decaylab.lightning import DecaylabCallback`."""
+
+from bridge.integrations.lightning import DecaylabCallback as DecaylabCallback

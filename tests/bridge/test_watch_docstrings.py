@@ -1,0 +1,22 @@
+"""The examples of the watch's modules run and print what they say."""
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = [
+    "bridge.sinks",
+    "bridge.watch",
+    "bridge.watch_forecast",
+    "bridge.watch_rates",
+    "bridge.watch_recipe",
+    "bridge.watch_schedule",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+    assert result.attempted > 0
