@@ -10,7 +10,7 @@ import tyro
 
 from empirics.files import write_atomic
 from paper import style
-from paper.laws import figure, store
+from paper.laws import store
 from paper.laws.draw import draw
 from paper.laws.registry import DEMONSTRATIONS
 from theory.errors import require
@@ -50,8 +50,6 @@ def main(
         table = store.read_errors(results).set_index("law")
         row = table.loc[name]
         print(f"{name:34s} {row['worst']:>9s} of {row['bar']:>6s}  inside: {row['inside']:3s} {row['seconds']:>5s} s")
-    if all((results / f"{law}.csv").exists() for law in figure.LAWS):
-        figure.save(results, results.parent / "cpu" / "laws")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from paper import style
 from paper.laws.demonstration import Demonstration, Pair
 from paper.laws.draw import COLOURS, MARKERS
 from paper.laws.equilibrium import ANGLE, NORM
-from paper.laws.store import RESULTS, read
 
 LAWS: dict[str, str] = {
     "sgd_equilibrium": "SGD",
@@ -32,23 +31,17 @@ LAWS: dict[str, str] = {
     "decoupled_equilibrium": "any update",
 }
 """The equilibrium laws and what they are called in the figure, in its order."""
-OUT = RESULTS.parent / "cpu" / "laws"
-"""Where the figure goes, without suffix."""
 
 
-def draw(folder: Path = RESULTS) -> Figure:
-    """Draw the figure from the tables of the demonstrations.
+def draw(shown: Sequence[Demonstration]) -> Figure:
+    """Draw the figure.
 
     Args:
-        folder: Where they are.
+        shown: The demonstrations of `LAWS`, in that order.
 
     Returns:
         The figure: predicted against measured norm and angle of all laws, and for each law its errors with its bar.
-
-    Raises:
-        FileNotFoundError: If a demonstration was never run.
     """
-    shown = [read(law, folder) for law in LAWS]
     with style.style():
         figure = Figure(figsize=(style.TWO_COLUMN, 4.6))
         cells = figure.add_gridspec(
@@ -87,7 +80,7 @@ def _pairs(demonstration: Demonstration, quantity: str) -> list[Pair]:
     return [pair for pair in demonstration.pairs if pair.quantity == quantity]
 
 
-def _scatter(axes: Axes, shown: list[Demonstration], quantity: str) -> None:
+def _scatter(axes: Axes, shown: Sequence[Demonstration], quantity: str) -> None:
     for i, demonstration in enumerate(shown):
         for pair in _pairs(demonstration, quantity):
             axes.plot(pair.measured, pair.predicted, zorder=3, **_look(i))
@@ -105,7 +98,7 @@ def _scatter(axes: Axes, shown: list[Demonstration], quantity: str) -> None:
     axes.set_ylabel(f"{quantity}, predicted")
 
 
-def _strip(axes: Axes, shown: list[Demonstration], quantity: str, *, last: bool) -> None:
+def _strip(axes: Axes, shown: Sequence[Demonstration], quantity: str, *, last: bool) -> None:
     """Errors over bars, one column a law: within -1 and 1 is inside."""
     axes.axhspan(-1, 1, color=style.QUIET, alpha=0.16, lw=0, zorder=0)
     axes.axhline(0, color=style.QUIET, lw=0.5, zorder=1)
@@ -126,17 +119,3 @@ def _strip(axes: Axes, shown: list[Demonstration], quantity: str, *, last: bool)
     axes.set_ylim(-1.25, 1.35)
     axes.set_xticks(range(len(shown)), list(LAWS.values()) if last else [""] * len(shown), fontsize=6.2)
     axes.set_ylabel(f"error / bar\n({quantity.split(' ')[0]})")
-
-
-def save(folder: Path = RESULTS, out: Path = OUT) -> tuple[Path, Path]:
-    """Draw the figure and write it.
-
-    Args:
-        folder: Where the demonstrations are.
-        out: Where to, without suffix.
-
-    Returns:
-        Paths of the PDF and the PNG.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return style.save(draw(folder), out)

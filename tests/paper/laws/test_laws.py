@@ -140,7 +140,7 @@ def test_without_again_nothing_is_simulated(tmp_path):
 
 
 def test_the_figure_of_all_equilibria_shows_every_law_and_its_bar():
-    drawn = figure.draw()
+    drawn = figure.draw([store.read(law) for law in figure.LAWS])
     axes = {a.get_label(): a for a in drawn.axes}
     assert {"norm", "angle (rad/step)", "error norm", "error angle (rad/step)"} == set(axes)
     shown = {text.get_text() for text in drawn.legends[0].get_texts()}
