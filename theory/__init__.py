@@ -2,6 +2,12 @@
 
 from theory.conventions import convert_decay
 from theory.convert import convert
+from theory.departures.adamw_drift import adamw_drift_corrected_angle
+from theory.departures.drift import drift_corrected_angle
+from theory.departures.finite_eps import finite_eps, finite_eps_equilibrium
+from theory.departures.radial_gradient import radial_gradient
+from theory.departures.undecayed import undecayed_angle
+from theory.departures.variance_ratio import update_variance_ratio
 from theory.equilibrium.adam_l2 import adam_l2_equilibrium
 from theory.equilibrium.adamw import adamw_equilibrium
 from theory.equilibrium.adamw_gaussian import adamw_equilibrium_gaussian
@@ -48,6 +54,7 @@ from theory.transfer import transfer
 
 __all__ = [
     "adam_l2_equilibrium",
+    "adamw_drift_corrected_angle",
     "adamw_equilibrium",
     "adamw_equilibrium_gaussian",
     "adamw_exponential_lr",
@@ -68,10 +75,13 @@ __all__ = [
     "decay_convention_norm",
     "decoupled_equilibrium",
     "direction_autocorrelation",
+    "drift_corrected_angle",
     "effective_lr",
     "ema_weights",
     "eos_period",
     "equivalent_schedule",
+    "finite_eps",
+    "finite_eps_equilibrium",
     "gradient_rise",
     "hyperball_angle",
     "invariance_defect",
@@ -87,6 +97,7 @@ __all__ = [
     "noise_regulariser",
     "normalized_momentum_equilibrium",
     "predict",
+    "radial_gradient",
     "relaxation_time",
     "rescaled_hyperparameters",
     "residual_precision",
@@ -103,4 +114,6 @@ __all__ = [
     "time_to_eos",
     "timescale",
     "transfer",
+    "undecayed_angle",
+    "update_variance_ratio",
 ]

@@ -48,7 +48,8 @@ def warnings_for(recipe: Recipe, measured: dict[str, TensorProbe]) -> tuple[str,
     optimizer, found = recipe.optimizer, []
     decayed = [group for group in recipe.groups if recipe.decay_of(group) > 0 and group.lr_factor > 0]
     if decayed and optimizer.lr > 0 and not (isinstance(optimizer, Adam) and optimizer.weight_decay > 0):
-        kappa, relaxation = max((run_timescales(recipe, group) for group in decayed), key=lambda pair: pair[0])
+        kinds = {(recipe.decay_of(g), g.lr_factor, g.scale_invariant is None): g for g in decayed}.values()
+        kappa, relaxation = max((run_timescales(recipe, group) for group in kinds), key=lambda pair: pair[0])
         if kappa < 0.1:
             found.append(
                 f"Weight decay is too small to matter in this run: it shrinks the weights by {1 - np.exp(-kappa):.1%} "

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from theory.advice import warnings_for
 from theory.bands import calibrated_band, prior_band
+from theory.departures.radial_gradient import equilibrium_size
 from theory.equilibrium.decoupled import decoupled_equilibrium
 from theory.equilibrium.sgd import sgd_gain
 from theory.errors import require
@@ -18,7 +19,7 @@ from theory.probe import Probe, TensorProbe
 from theory.recipe import Group, Recipe
 from theory.results import angle_of_chord
 from theory.trajectory.adam_l2 import adam_l2_moments
-from theory.trajectory.march import Path, inverse, march
+from theory.trajectory.march import Path, inverse, lean_of, march
 from theory.trajectory.march_adamw import AdamWSystem
 from theory.trajectory.march_sgd import SGDSystem, sgd_drive
 from theory.trajectory.scale_free import fixed_norm_path, scale_free_path, update_law
@@ -97,16 +98,22 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
         )
         for group in recipe.groups
     )
+    laws = ("adam_l2_equilibrium",) if coupled_adam else LAWS[type(optimizer)]
+    laws += ("cautious_equilibrium",) if cautious and not coupled_adam else ()
+    warnings = warnings_for(recipe, measured)
+    if any(tensor.radial != 0 for tensor in measured.values()):
+        if kind == "scale_free" or coupled_adam:
+            warnings += ("The probe's radial gradient is left out: it is followed under SGD and AdamW only.",)
+        else:
+            laws += ("radial_gradient",)
     return Prediction(
         recipe=recipe,
         probe=probe,
         bundles=tuple(bundles),
         bands=bands,
-        laws=("adam_l2_equilibrium",)
-        if coupled_adam
-        else LAWS[type(optimizer)] + (("cautious_equilibrium",) if cautious else ()),
+        laws=laws,
         assumptions=ASSUMPTIONS[kind],
-        warnings=warnings_for(recipe, measured),
+        warnings=warnings,
         start=start,
     )
 
@@ -185,7 +192,8 @@ def _adamw_path(
     assert isinstance(optimizer, (Adam, AdamW))
     size = np.array([group.size for group in groups], dtype=np.float64)
     peak = float(lr.max(initial=0.0))
-    settled = np.sqrt(size * peak / 2 / max(float(shrink.max(initial=0.0)) / peak if peak else 0.0, 1e-30))
+    weakest = max(float(shrink.max(initial=0.0)) / peak if peak else 0.0, 1e-30)
+    settled = np.sqrt(size) * np.array([equilibrium_size(p.radial, peak, weakest) for p in probes])
     norm0 = np.array([_norm0(g, p) for g, p in zip(groups, probes, strict=True)], dtype=np.float64)
     norm0 = np.where(np.isnan(norm0), settled if shrink.any() else np.nan, norm0)
     invariant = np.array([group.scale_invariant is not None for group in groups]) & (norm0 > 0)
@@ -198,6 +206,7 @@ def _adamw_path(
         growth_ratio=np.array([p.long_run_ratio for p in probes]),
         update_ratio=np.array([p.update_ratio for p in probes]),
         noise=recipe.noise(),
+        radial=np.array([p.radial for p in probes]),
     )
     return march(system, lr, start, _kinks(recipe)), size
 
@@ -215,16 +224,17 @@ def _coupled_path(
     optimizer = recipe.optimizer
     square0 = np.array([_norm0(g, p) for g, p in chosen], dtype=np.float64) ** 2
     c2 = np.array([p.c2 for _, p in chosen], dtype=np.float64)
+    radial = np.array([p.radial for _, p in chosen])
     invariant = np.array([g.scale_invariant is not None for g, _ in chosen])
     decay = np.full(recipe.steps, recipe.decay_of(chosen[0][0]))
     if isinstance(optimizer, SGD):
         drive = None if optimizer.nesterov else sgd_drive(lr, shrink, optimizer.momentum, optimizer.dampening)
         if drive is not None:
             mu, noise = optimizer.momentum, recipe.noise()
-            system = SGDSystem(drive, lr, shrink, mu, optimizer.dampening, square0, c2, invariant, noise)
+            system = SGDSystem(drive, lr, shrink, mu, optimizer.dampening, square0, c2, invariant, noise, radial)
             return march(system, lr, start, _kinks(recipe))
         per_step = recipe.noise()[start:, None] * c2
-        return _exact_sgd(optimizer, lr[start:], decay[start:], square0, per_step, invariant, start)
+        return _exact_sgd(optimizer, lr[start:], decay[start:], square0, per_step, invariant, start, radial)
     assert isinstance(optimizer, Adam)
     d = np.array([g.size for g, _ in chosen], dtype=np.float64)
     betas, noise = recipe.betas()[start:], recipe.noise()[start:]
@@ -233,7 +243,14 @@ def _coupled_path(
 
 
 def _exact_sgd(
-    optimizer: SGD, lr: Array, decay: Array, w: Array, c2: Array, invariant: NDArray[np.bool_], start: int
+    optimizer: SGD,
+    lr: Array,
+    decay: Array,
+    w: Array,
+    c2: Array,
+    invariant: NDArray[np.bool_],
+    start: int,
+    radial: Array,
 ) -> Path:
     """Nesterov, or rates so large that no slow root exists: step by step."""
     squares, angles, x, b = [w], [], np.zeros_like(w), np.zeros_like(w)
@@ -244,11 +261,13 @@ def _exact_sgd(
     )
     if start > 0:
         q = c2[0] * inverse(w, invariant)
-        x, b = settled_moments(w, q, float(lr[0]), float(decay[0]), mu, nesterov, damped)
+        drawn = decay[0] + lean_of(radial, w, q)
+        x, b = settled_moments(w, q * (1 - radial**2), float(lr[0]), drawn, mu, nesterov, damped)
     for t in range(len(lr)):
         weights = (1.0, 0.0) if start + t == 0 else (damped, mu)
         q, before = c2[t] * inverse(w, invariant), w
-        w, x, b, moved = sgd_moments_step(w, x, b, q, lr[t], decay[t], mu, nesterov, weights)
+        drawn = decay[t] + lean_of(radial, w, q)
+        w, x, b, moved = sgd_moments_step(w, x, b, q * (1 - radial**2), lr[t], drawn, mu, nesterov, weights)
         squares.append(w)
         scale = 2 * np.sqrt(w * before)
         chord = (moved - (np.sqrt(w) - np.sqrt(before)) ** 2) / np.where(scale > 0, scale, 1.0)

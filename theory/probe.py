@@ -21,6 +21,8 @@ class TensorProbe:
     """Measured long-run variance of the update over the law's (white, Gaussian) one: scales the growth of ||w||^2."""
     update_ratio: float = 1.0
     """Measured mean square of one update over the law's: scales the rotation."""
+    radial: float = 0.0
+    """Mean of <w,g>/(||w|| ||g||), in (-1, 1): 0 for scale-invariant tensors; positive restores, like further decay."""
 
     def __post_init__(self) -> None:
         if self.c2 is not None:
@@ -31,7 +33,9 @@ class TensorProbe:
             norm=None if self.norm is None else finite("norm", self.norm),
             long_run_ratio=finite("long_run_ratio", self.long_run_ratio),
             update_ratio=finite("update_ratio", self.update_ratio),
+            radial=finite("radial", self.radial, low=-1.0, high=1.0),
         )
+        require(self.radial > -1, "radial", self.radial, "a cosine in (-1, 1)")
 
 
 @serializable

@@ -15,12 +15,13 @@ def derivation(bits: int = 8) -> Derivation:
         The proof.
     """
     p, k = sp.symbols("p k", integer=True, positive=True)
-    factor, shrink, y, m = sp.symbols("f delta y m", positive=True)
+    factor, y, m = sp.symbols("f y m", positive=True)
+    shrink, least = sp.symbols("delta_m delta_{min}", positive=True)
     bottom, top = 2 ** (p - 1), 2**p - 1
     half_above, half_below = sp.Rational(1, 2), sp.Rational(1, 4)
     inside = sp.Eq(m * shrink, half_above)
-    lowest = sp.Eq(bottom * shrink, half_below)
-    threshold = sp.powsimp(sp.solve(lowest, shrink)[0])
+    lowest = sp.Eq(bottom * least, half_below)
+    threshold = sp.powsimp(sp.solve(lowest, least)[0])
     others = sp.solve(inside, shrink)[0].subs(m, top)
     margin = sp.simplify(others / threshold)
     exponent = sp.floor(sp.log(y) / sp.log(2))
@@ -35,16 +36,16 @@ def derivation(bits: int = 8) -> Derivation:
         r"multiplied by $f = 1-\delta$ and rounded to the nearest.",
         steps=(
             Step(
-                r"Inside the binade the spacing is 1: $m$ comes back if $m\delta$ is at most half of that.",
+                r"Inside the binade the spacing is 1: $m$ comes back if $m\delta$ is at most half of that, up to $\delta_m$.",
                 (inside, sp.Eq(shrink, sp.solve(inside, shrink)[0])),
             ),
             Step(
                 r"Below its lowest weight the spacing is half as wide, so that this one is the first to move,",
-                (lowest, sp.Eq(shrink, threshold)),
+                (lowest, sp.Eq(least, threshold)),
             ),
             Step(
-                r"before the largest one inside. Their thresholds have the ratio, above 1,",
-                (sp.Eq(sp.Symbol(r"\delta_m/\delta_{min}"), margin),),
+                r"before the largest one inside, $m = 2^p-1$. Their thresholds have the ratio, above 1,",
+                (sp.Eq(shrink / least, margin, evaluate=False),),
             ),
             Step(
                 r"At any factor: the spacing at $y$ follows from its exponent; rounding, and the two means over the binade.",

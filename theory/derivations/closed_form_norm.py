@@ -3,6 +3,7 @@
 import sympy as sp
 
 from theory.derivations.derivation import Derivation, Step, equilibrium_symbols
+from theory.derivations.sgd_trajectory import average
 from theory.errors import require
 
 KINDS = ("constant", "linear", "warmup", "cosine", "invsqrt", "wsd")
@@ -30,17 +31,27 @@ def equation() -> tuple[tuple[Step, ...], sp.Expr]:
     kappa, _, _ = symbols()
     eta, lam = equilibrium_symbols()
     peak, square, c, eps, x, duration, r, share = sp.symbols("eta_max R c epsilon x T r l", positive=True)
-    balance = (1 - eta * lam * eps) ** 2 * square + eta**2 * c * eps - square
-    slow = sp.series(balance, eps, 0, 2).removeO().coeff(eps)
+    w, u = sp.symbols("w u")
+    update = (1 - eta * lam) * w - eta * u
+    after = average(sp.expand(update**2), (w, u), {(2, 0): square, (0, 2): c})
+    change = sp.expand((after - square).subs({lam: eps * lam, c: eps * c}, simultaneous=True))
+    slow = sp.limit(change / eps, eps, 0)
     star = sp.solve(slow.subs(eta, peak), square)[0]
     scaled = slow.subs(lam, share * lam).subs({eta: x * peak, square: r * star})
     rate = sp.factor(sp.simplify(scaled * duration / star).subs(lam, kappa / (peak * duration)))
     steps = (
         Step(
-            r"White updates of variance $c$ add up: the change of $R = E\|w\|^2$ in a step. Decay and noise are slow, "
-            r"both of order $\epsilon$; to first order the change is a derivative.",
+            r"Square the update and average: $u$ is white, of variance $c$, and knows nothing of $w$; $R = E\|w\|^2$.",
             (
-                sp.Eq(sp.Symbol("R'-R"), balance, evaluate=False),
+                sp.Eq(sp.Symbol("w'"), update),
+                sp.Eq(sp.Symbol("R'"), sp.factor(after.coeff(square)) * square + eta**2 * c),
+            ),
+        ),
+        Step(
+            r"Decay and noise are slow, $\epsilon\lambda$ and $\epsilon c$ in place of $\lambda$ and $c$; to first order in "
+            r"$\epsilon$, in units of $1/\epsilon$ steps, the change in a step is a derivative.",
+            (
+                sp.Eq(sp.Symbol("R'-R"), change),
                 sp.Eq(sp.Derivative(sp.Function("R")(sp.Symbol("t")), sp.Symbol("t")), slow),
             ),
         ),
@@ -142,7 +153,10 @@ def derivation(kind: str = "linear") -> Derivation:
         formula = end.subs({r0: plateau, kappa: fraction * kappa}, simultaneous=True)
         parameters = {"decay_fraction": fraction}
         steps += (
-            Step(r"Constant for a share $1-f$ of the steps: $\kappa$ shrinks by it.", (sp.Eq(r, plateau),)),
+            Step(
+                r"Constant for a share $1-f$ of the steps: $\kappa$ shrinks by it.",
+                (sp.Eq(sp.Symbol("r_{1-f}"), plateau),),
+            ),
             Step(r"Then linear to zero from there, with $f\kappa$.", (sp.Eq(r, formula),)),
         )
     else:

@@ -1,5 +1,7 @@
 """Coupled decay added to a rounded gradient: the drift gain, averaged over the gradient's binades."""
 
+from functools import cache
+
 import sympy as sp
 
 from theory.derivations.derivation import Derivation, Step
@@ -9,6 +11,7 @@ BINADES = (-25, 3)
 """Exponents of |x| that a standard normal can have: 2^-25 is missed with probability 2^-25, 2^4 with e^-128."""
 
 
+@cache
 def binade(bits: int = 8) -> tuple[sp.Expr, sp.Expr]:
     """Probability of a binade under N(0, 1), and its grid's spacing.
 

@@ -58,7 +58,7 @@ def derivation(kind: str = "linear") -> Derivation:
             late,
             Step(
                 "So the rise grows with a power of it.",
-                (sp.Eq(sp.Symbol("rise") / kappa**scale, sp.simplify(1 / sp.sqrt(leading) / kappa**scale)),),
+                (sp.Eq(sp.Symbol("rise_{lead}") / kappa**scale, sp.simplify(1 / sp.sqrt(leading) / kappa**scale)),),
             ),
         ),
         result={"rise": rise},

@@ -3,7 +3,7 @@
 import sympy as sp
 
 from theory.derivations.derivation import Derivation, Step, equilibrium_symbols
-from theory.derivations.lion_exponential_schedule import presign, symbols
+from theory.derivations.lion_exponential_schedule import growing_rate, presign, symbols
 
 
 def derivation() -> Derivation:
@@ -24,8 +24,9 @@ def derivation() -> Derivation:
     first = sp.factor(of_k.subs(k, solution[k]))
     odds = sp.Eq(fast1 / (1 - fast1), sp.factor(first / (1 - first)))
     same = sp.factor(first.subs(b1, b2))
+    growing, any_rate, names = growing_rate()
     now, later, time = sp.Symbol("eta'_t", positive=True), sp.Symbol("eta'_{t+1}", positive=True), sp.Symbol("t")
-    rate = eta / a ** (time + 1)
+    rate = sp.powsimp(any_rate.subs({names["a"]: a, names["eta"]: eta, s["size"]: a**time}))
     growth = sp.simplify(rate.subs(time, time + 1) / rate)
     return Derivation(
         law="lion_exponential_lr",
@@ -38,8 +39,12 @@ def derivation() -> Derivation:
                 (*fixed, sp.Eq(fast2, solution[fast2]), sp.Eq(k, sp.factor(solution[k]))),
             ),
             Step(r"With this $k$ inside the sign,", (sp.Eq(fast1, first), odds)),
-            Step(r"Signum has $\beta_1 = \beta_2$, and so has its twin.", (sp.Eq(sp.Symbol("beta'"), same),)),
-            Step(r"The rate is $\eta/A_t$ with $A_t = a^{t+1}$.", (sp.Eq(now, rate), sp.Eq(later / now, growth))),
+            Step(
+                r"Signum has $\beta_1 = \beta_2$, and so has its twin.",
+                (sp.Eq(sp.Symbol(r"\beta'_{\beta_1=\beta_2}"), same),),
+            ),
+            growing,
+            Step(r"At constant rates $A_{t-1} = a^t$.", (sp.Eq(now, rate), sp.Eq(later / now, growth))),
         ),
         result={
             "betas[0]": first.subs(a, 1 - eta * lam),

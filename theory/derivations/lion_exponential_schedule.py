@@ -82,6 +82,23 @@ def presign() -> tuple[tuple[Step, ...], Matched, sp.Expr]:
     return steps, buffer, beta1
 
 
+def growing_rate() -> tuple[Step, sp.Expr, dict[str, sp.Symbol]]:
+    """Derive the twin's rate where both signs agree.
+
+    Returns:
+        The step, the rate eta'_t in a_t, eta_t and A_{t-1}, and the symbols of a_t and eta_t.
+    """
+    size = symbols()["size"]
+    a, eta, fast, w, u = sp.symbols("a_t eta_t eta'_t w_t u_t", positive=True)
+    update = sp.Eq(w / size - fast * u, (a * w - eta * u) / (size * a))
+    rate = sp.solve(update, fast)[0]
+    step = Step(
+        r"Where both signs agree, $W' = w'/A_t$ with $A_t = a_tA_{t-1}$ tells the rate.",
+        (update, sp.Eq(fast, rate)),
+    )
+    return step, rate, {"a": a, "eta": eta}
+
+
 def derivation(steps: int = 3) -> Derivation:
     """Derive rates and betas that replace decay in Lion under any schedule.
 
@@ -96,9 +113,7 @@ def derivation(steps: int = 3) -> Derivation:
     proof, buffer, beta1 = presign()
     b1, b2 = sp.symbols("beta_1 beta_2", positive=True)
     rates = sp.symbols(f"eta_0:{steps}", positive=True)
-    a, eta, fast, w, u = sp.symbols("a_t eta_t eta'_t w_t u_t", positive=True)
-    update = sp.Eq(w / s["size"] - fast * u, (a * w - eta * u) / (s["size"] * a))
-    rate = sp.solve(update, fast)[0]
+    growing, rate, now = growing_rate()
 
     first, second, k, size = b1, b2, sp.Integer(1), sp.Integer(1)
     for before in rates[:-1]:
@@ -106,7 +121,8 @@ def derivation(steps: int = 3) -> Derivation:
         first, second = beta1.subs(past), buffer.beta.subs(past)
         k = buffer.k.subs({s["fast"]: second, s["beta"]: b2}, simultaneous=True)
         size *= 1 - before * lam
-    last = {a: 1 - rates[-1] * lam, eta: rates[-1], s["size"]: size}
+    shrink = 1 - rates[-1] * lam
+    last = {now["a"]: shrink, now["eta"]: rates[-1], s["size"]: size}
     return Derivation(
         law="lion_exponential_schedule",
         setting=r"$u = \mathrm{sign}(\beta_1m + (1-\beta_1)g)$, $m' = \beta_2m + (1-\beta_2)g$, $w' = a_tw - \eta_tu$, "
@@ -114,16 +130,16 @@ def derivation(steps: int = 3) -> Derivation:
         steps=(
             *proof,
             Step(
-                r"The first step has no past: $\beta' = \beta$, $k = 1$. Where both signs agree, $W' = w'/A_t$ tells the "
-                "rate.",
-                (update, sp.Eq(fast, rate)),
+                r"The first step has no past and may keep its betas; then the new gradient's weight gives",
+                (sp.Eq(sp.Symbol("k_0"), buffer.k.subs(s["fast"], s["beta"])),),
             ),
+            growing,
         ),
         result={
             "lr": rate.subs(last, simultaneous=True),
             "betas[0]": first,
             "betas[1]": second,
-            "norm_ratio": size * last[a],
+            "norm_ratio": size * shrink,
         },
         inputs={"lrs": sp.Tuple(*rates), "weight_decay": lam, "betas": sp.Tuple(b1, b2)},
         source="derived here",

@@ -121,22 +121,37 @@ def _decoupled() -> Derivation:
 def _adam() -> Derivation:
     """Adam with coupled decay: the decay itself grows with the norm."""
     eta, _ = equilibrium_symbols()
-    square, noise, kappa, effective = sp.symbols("R c kappa lambda", positive=True)
-    drift = -2 * eta * kappa * sp.sqrt(square) * square + eta**2 * noise
+    square, noise, size, decay, effective, eps = sp.symbols("R c s lambda_0 lambda epsilon", positive=True)
+    w, g = sp.symbols("w g")
+    update = w - eta * (g + decay * w) / (size / sp.sqrt(square))
+    moments = {(2, 0): square, (0, 2): noise * size**2 / square}  # the update without decay has variance c
+    after = average(sp.expand(update**2), (w, g), moments)
+    change = sp.expand((after - square).subs({decay: eps * decay, noise: eps * noise}, simultaneous=True))
+    drift = sp.limit(change / eps, eps, 0)
     fixed = sp.solve(sp.Eq(drift, 0), noise)[0]
-    slope = sp.simplify(sp.diff(drift, square).subs(kappa, effective / sp.sqrt(square)))
+    returning = sp.diff(drift, square)
+    slope = sp.simplify(returning.subs(decay, effective * size / sp.sqrt(square)))
     return Derivation(
         law="relaxation_time",
-        setting=r"Adam with coupled decay divides $\lambda_0w$ by the gradient's size $s/\|w\|$: the effective decay "
-        r"$\lambda = \lambda_0\|w\|/s$ is proportional to $\sqrt{R}$; rates small.",
+        setting=r"Adam with coupled decay, $w' = w - \eta(g + \lambda_0w)/v$: the denominator is the gradient's size, which "
+        r"falls with the norm, $v = s/\|w\|$; $R = \|w\|^2$, $u = g/v$ of variance $c$.",
         steps=(
             Step(
-                r"With $\lambda = \kappa\sqrt{R}$ the norm changes by",
-                (sp.Eq(sp.Symbol("dR"), drift),),
+                "The update, squared and averaged.",
+                (sp.Eq(sp.Symbol("w'"), update), sp.Eq(sp.Symbol("R'"), sp.collect(after, eta))),
             ),
-            Step("In equilibrium that is 0.", (sp.Eq(noise, fixed),)),
             Step(
-                r"The derivative in $R$, $\lambda$ taken in equilibrium, is minus the rate of return.",
+                r"Decay and noise are slow, $\epsilon\lambda_0$ and $\epsilon c$ in place of $\lambda_0$ and $c$: to first order "
+                r"in $\epsilon$ the norm changes by, and in equilibrium that is 0,",
+                (sp.Eq(sp.Symbol("R'-R"), change), sp.Eq(sp.Symbol("dR"), drift), sp.Eq(noise, fixed)),
+            ),
+            Step(
+                r"A small displacement changes by the derivative in $R$ times itself. The decay that acts on $w$ in equilibrium "
+                r"is $\lambda = \lambda_0\|w\|/s$.",
+                (sp.Eq(sp.Symbol("d(dR)/dR"), returning), sp.Eq(effective, decay * sp.sqrt(square) / size)),
+            ),
+            Step(
+                "Minus the derivative is the rate of return; a displacement falls by $e$ in its reciprocal.",
                 (sp.Eq(sp.Symbol("d(dR)/dR"), slope), sp.Eq(sp.Symbol("steps"), -1 / slope)),
             ),
         ),

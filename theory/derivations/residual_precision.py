@@ -25,23 +25,19 @@ def derivation(small: bool = True, terms: int = 256) -> Derivation:
     series = mean + sp.Sum(averaged, (n, 1, sp.oo))
     finite = mean + sp.Sum(averaged, (n, 1, terms))
     share, ulp = binade()
-    square = over_binades(spacing**2 * finite.subs(s, r / spacing), spacing)
-    shown = over_binades(spacing**2 * series.subs(s, r / spacing), spacing)
-    e, size = sp.Symbol("e", integer=True), sp.sqrt(1 + r**2)
-    wide = sp.simplify(2 * sp.integrate(density(x, size), (x, 2**e, 2 ** (e + 1))))
-    coarse = mean * over_binades(spacing**2, spacing).xreplace({share: wide})
-    last = (
-        Step(
-            r"Average over the stream's binades, relative to the branch.",
-            (sp.Eq(sp.Symbol("error"), sp.sqrt(shown) / r),),
-        )
-        if small
-        else Step(
+    if small:
+        error = sp.sqrt(over_binades(spacing**2 * finite.subs(s, r / spacing), spacing)) / r
+        shown = sp.sqrt(over_binades(spacing**2 * series.subs(s, r / spacing), spacing)) / r
+        last = Step(r"Average over the stream's binades, relative to the branch.", (sp.Eq(sp.Symbol("error"), shown),))
+    else:
+        e, size = sp.Symbol("e", integer=True), sp.sqrt(1 + r**2)
+        wide = sp.simplify(2 * sp.integrate(density(x, size), (x, 2**e, 2 ** (e + 1))))
+        error = sp.sqrt(mean * over_binades(spacing**2, spacing).xreplace({share: wide})) / r
+        last = Step(
             r"A branch of the stream's order spreads over many cells: the waves average out, and the grid is that of the "
             r"sum, of variance $1 + r^2$.",
-            (sp.Eq(sp.Symbol("p_e"), wide), sp.Eq(sp.Symbol("error"), sp.sqrt(coarse) / r)),
+            (sp.Eq(sp.Symbol("p_e"), wide), sp.Eq(sp.Symbol("error"), error)),
         )
-    )
     return Derivation(
         law="residual_precision",
         setting=r"Stream $x \sim N(0,1)$ on its bfloat16 grid, branch $f \sim N(0,r^2)$, the sum rounded to nearest.",
@@ -61,7 +57,7 @@ def derivation(small: bool = True, terms: int = 256) -> Derivation:
             ),
             last,
         ),
-        result={"relative_error": sp.sqrt(square if small else coarse) / r},
+        result={"relative_error": error},
         inputs={"ratio": r},
         source="derived here",
     )

@@ -32,7 +32,7 @@ def long_run_shrink() -> tuple[tuple[Step, ...], sp.Expr, dict[str, sp.Symbol]]:
         ),
         Step(
             r"Decay moves the larger one, $x = 1$; by the rule for implicit functions",
-            (sp.Eq(sp.Symbol(r"dx/d\lambda"), slope), sp.Eq(sp.Symbol("rho"), first)),
+            (sp.Eq(sp.Symbol(r"dx/d\lambda"), slope), sp.Eq(sp.Symbol("rho_long"), first)),
         ),
     )
     return steps, first, {"momentum": mu, "dampening": tau}
@@ -65,10 +65,10 @@ def derivation() -> Derivation:
             Step(
                 r"What is left of a value of age $k$ is $(1-\rho)^k$; to first order its logarithm, and the age at which "
                 r"it is $-1$:",
-                (sp.Eq(sp.Symbol("L"), loss), sp.Eq(tau, memory)),
+                (sp.Eq(sp.Symbol("L"), loss), sp.Eq(sp.Symbol("tau_0"), memory)),
             ),
             *steps,
-            Step(r"It takes the place of $\eta\lambda$.", (sp.Eq(tau, general),)),
+            Step(r"It takes the place of $\eta\lambda$; without momentum nothing changes.", (sp.Eq(tau, general),)),
             Step(
                 "A pass over $N$ samples takes $N/B$ steps, the run $T$.",
                 (sp.Eq(sp.Symbol("epochs"), general / (data / batch)), sp.Eq(sp.Symbol("fraction"), general / run)),

@@ -57,11 +57,12 @@ def derivation(rule: str = "constant_epochs", lr_rule: str = "sqrt") -> Derivati
         "sqrt_width": sp.sqrt(eta / lam) * width ** sp.Rational(3, 4),
     }[rule]
     conserved = sp.Eq(kept.subs(changed | {tpp: tokens * tpp}, simultaneous=True), kept)
-    if rule == "sqrt_width":  # of the same batch: the rule says how decay goes with width alone
-        conserved = conserved.subs(new_eta, lr.subs(changed[batch], batch))
-        shrink = sp.simplify(sp.solve(conserved, new_lam)[0] * lr.subs(changed[batch], batch))
-    else:
-        shrink = sp.simplify(sp.solve(conserved, new_lam)[0] * new_eta)
+    alone = sp.symbols("eta_d lambda_d", positive=True)  # at the new width and the old batch
+    between = {new_eta: alone[0], new_lam: alone[1]} if rule == "sqrt_width" else {}
+    conserved = conserved.subs(between)
+    only_width = lr.subs(changed[batch], batch)
+    shrink = sp.simplify(sp.solve(conserved, alone[1] if between else new_lam)[0] * (alone[0] if between else new_eta))
+    shrink = sp.simplify(shrink.subs(alone[0], only_width))
     decay = sp.simplify(shrink / lr)
     number = {exponent: sp.Rational(527, 1000)}
     means = {
@@ -87,10 +88,20 @@ def derivation(rule: str = "constant_epochs", lr_rule: str = "sqrt") -> Derivati
                 rf"The learning rate keeps {why}, and under $\mu$P what an update does to the output, $\propto \eta d$.",
                 (sp.Eq(kept_lr.subs(changed), kept_lr), sp.Eq(new_eta, lr)),
             ),
-            Step(f"The rule keeps the {means} the same.", (conserved,)),
             Step(
-                r"Solve for $\eta'\lambda'$; the decay is what is left.",
+                f"The rule keeps the {means} the same."
+                + (r" It speaks of width alone, $\eta_d$ and $\lambda_d$ at the old batch:" if between else ""),
+                (*([sp.Eq(alone[0], only_width)] if between else []), conserved),
+            ),
+            Step(
                 (
+                    r"Solve for $\eta_d\lambda_d$, which a change of batch leaves"
+                    if between
+                    else r"Solve for $\eta'\lambda'$"
+                )
+                + "; the decay is what is left.",
+                (
+                    *([sp.Eq(alone[0] * alone[1], shrink)] if between else []),
                     sp.Eq(new_eta * new_lam, shrink),
                     sp.Eq(new_lam, decay),
                 ),

@@ -15,7 +15,16 @@ from theory.trajectory.rates import Rates, decay_rates, learning_rates, reported
 
 
 def adamw_moments_step(
-    w: Any, x: Any, m: Any, v: Any, q: Any, a: float, step: float, betas: tuple[float, float], unseen: float
+    w: Any,
+    x: Any,
+    m: Any,
+    v: Any,
+    q: Any,
+    a: float,
+    step: float,
+    betas: tuple[float, float],
+    unseen: float,
+    lean: Any = None,
 ) -> tuple[Any, Any, Any, Any, Any]:
     """One step of the second moments, per coordinate; numbers or arrays of tensors alike.
 
@@ -29,6 +38,7 @@ def adamw_moments_step(
         step: Learning rate over the first moment's bias correction, times the root of the long-run variance S.
         betas: Adam's betas.
         unseen: Second moment's bias correction 1 - beta2^(t+1).
+        lean: radial*sqrt(q/w), the gradient's mean per unit of the weight, where it has one.
 
     Returns:
         (w, x, m, v) after the step and the mean square of the decay-free update (with S).
@@ -37,7 +47,11 @@ def adamw_moments_step(
     v = b2 * v + (1 - b2) * q
     m = b1 * b1 * m + (1 - b1) ** 2 * q
     h = step * (unseen / v) ** 0.5
-    x = b1 * x
+    if lean is not None:  # q splits into noise and lean^2 w: the sum stays, the mean adds its products with m and w
+        m = m + 2 * b1 * (1 - b1) * lean * x
+        x = b1 * x + (1 - b1) * lean * w
+    else:
+        x = b1 * x
     update = h * h * m
     return a * a * w - 2 * a * h * x + update, a * x - h * m, m, v, update
 
@@ -52,6 +66,7 @@ def adamw_trajectory(
     *,
     scale_invariant: bool = True,
     noise_kurtosis: float = 3.0,
+    radial: float = 0.0,
 ) -> Trajectory:
     """Norm and rotation of torch.optim.AdamW, step by step, under white gradient noise.
 
@@ -69,6 +84,7 @@ def adamw_trajectory(
         steps: Steps to report; all if omitted.
         scale_invariant: Whether gradients shrink as the norm grows (else their size is constant).
         noise_kurtosis: Kurtosis of one coordinate's gradient.
+        radial: Mean of <w,g>/(||w|| ||g||), in (-1, 1): a further weight decay of radial/rms (law `radial_gradient`).
 
     Returns:
         Norm after, and angle (rad/step) during, each of the steps.
@@ -86,6 +102,7 @@ def adamw_trajectory(
     whole("d", d, low=1)
     if scale_invariant and norm0 == 0:
         raise InputError("norm0 = 0 is not allowed: scale-invariant weights need a positive norm.")
+    require(finite("radial", radial, low=-1.0, high=1.0) > -1, "radial", radial, "a cosine in (-1, 1)")
     b1, b2 = finite("betas[0]", betas[0], high=1.0), finite("betas[1]", betas[1], high=1.0)
     one_step, long_run = second_moment_corrections((b1, b2), noise_kurtosis)
     w, x, m, v = finite("norm0", norm0) ** 2 / d, 0.0, 0.0, 0.0
@@ -95,7 +112,8 @@ def adamw_trajectory(
         c1, c2 = c1 * b1, c2 * b2
         a, root, q = 1 - lr * wd, w**0.5, 1 / w if scale_invariant else 1.0
         step = lr / (1 - c1) * long_run**0.5
-        w, x, m, v, update = adamw_moments_step(w, x, m, v, q, a, step, (b1, b2), 1 - c2)
+        lean = radial * (q / w) ** 0.5 if radial and w > 0 else None
+        w, x, m, v, update = adamw_moments_step(w, x, m, v, q, a, step, (b1, b2), 1 - c2, lean)
         scale = 2 * a * root * w**0.5
         chords[t] = (update * one_step / long_run - (w**0.5 - a * root) ** 2) / scale if scale > 0 else 0.0
         mean_square[t] = w

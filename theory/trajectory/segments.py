@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -92,6 +93,8 @@ def linear_recursion(factor: Array, source: Array) -> Array:
         >>> linear_recursion(np.array([0.5, 0.5]), np.array([1.0, 1.0])).tolist()
         [1.0, 1.5]
     """
+    if np.ptp(factor) == 0:
+        return np.asarray(lfilter([1.0], [1.0, -float(factor[0])], source))
     y, out = 0.0, []
     for f, s in zip(factor.tolist(), source.tolist(), strict=True):
         y = f * y + s

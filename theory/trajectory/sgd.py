@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.errors import InputError, finite
+from theory.errors import InputError, finite, require
 from theory.results import Trajectory, angle_of_chord
 from theory.trajectory.rates import Rates, decay_rates, learning_rates, reported
 
@@ -19,7 +19,7 @@ def sgd_moments_step(
     b: Any,
     q: Any,
     lr: float,
-    weight_decay: float,
+    weight_decay: Any,
     momentum: float,
     nesterov: bool,
     weights: tuple[float, float],
@@ -54,7 +54,7 @@ def sgd_moments_step(
 
 
 def settled_moments(
-    w: Any, q: Any, lr: Any, weight_decay: float, momentum: float, nesterov: bool, gradient_weight: float
+    w: Any, q: Any, lr: Any, weight_decay: Any, momentum: float, nesterov: bool, gradient_weight: float
 ) -> tuple[Any, Any]:
     """E<w,b> and E||b||^2 of a buffer that has followed constant norms and rates for long.
 
@@ -87,6 +87,7 @@ def sgd_trajectory(
     *,
     g2: float | None = None,
     dampening: float = 0.0,
+    radial: float = 0.0,
 ) -> Trajectory:
     """Norm and rotation of torch.optim.SGD with coupled decay, step by step, under white gradient noise.
 
@@ -104,6 +105,7 @@ def sgd_trajectory(
         steps: Steps to report; all if omitted.
         g2: Gradient second moment where it does not depend on the norm.
         dampening: Dampening of the momentum.
+        radial: Mean of <w,g>/(||w|| ||g||), in (-1, 1): exactly a further weight decay of radial*||g||/||w||.
 
     Returns:
         Norm after, and angle (rad/step) during, each of the steps.
@@ -124,6 +126,7 @@ def sgd_trajectory(
     finite("momentum", momentum, high=1.0)
     finite("dampening", dampening, high=1.0, open_high=False)
     noise = finite("c2", c2) if c2 is not None else finite("g2", g2)
+    require(finite("radial", radial, low=-1.0, high=1.0) > -1, "radial", radial, "a cosine in (-1, 1)")
     w, x, b = finite("norm0", norm0) ** 2, 0.0, 0.0
     if c2 is not None and w == 0:
         raise InputError("norm0 = 0 is not allowed: scale-invariant weights need a positive norm.")
@@ -132,10 +135,12 @@ def sgd_trajectory(
     for t, (lr, wd) in enumerate(zip(rates.tolist(), decays.tolist(), strict=True)):
         q, before = (noise / w if c2 is not None else noise), w
         weights = (1.0, 0.0) if t == 0 else (damped, momentum)
+        if radial and w > 0:
+            wd, q = wd + radial * (q / w) ** 0.5, q * (1 - radial**2)
         w, x, b, update = sgd_moments_step(w, x, b, q, lr, wd, momentum, nesterov, weights)
         # 1 - cos = (||w'-w||^2 - (||w'|| - ||w||)^2) / (2 ||w|| ||w'||): no cancellation at small angles
         scale = (before * w) ** 0.5
-        radial = (w - before) / (w**0.5 + before**0.5) if scale > 0 else 0.0
-        chords[t] = (update - radial**2) / (2 * scale) if scale > 0 else 0.0
+        stretch = (w - before) / (w**0.5 + before**0.5) if scale > 0 else 0.0
+        chords[t] = (update - stretch**2) / (2 * scale) if scale > 0 else 0.0
         squared[t] = w
     return Trajectory(at, np.sqrt(squared[at]), np.asarray(angle_of_chord(chords[at])), "sgd_trajectory")

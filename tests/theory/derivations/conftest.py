@@ -25,7 +25,7 @@ def _number(expression: sp.Expr) -> float:
 
 def _numeric(equation: sp.Basic) -> bool:
     scalar = isinstance(equation, sp.Equality) and not any(getattr(side, "is_Matrix", False) for side in equation.args)
-    return scalar and not equation.has(sp.Order, sp.Derivative)
+    return scalar and not equation.has(sp.Order, sp.Derivative, sp.Limit)
 
 
 def _present(side: sp.Expr, known: Mapping[sp.Symbol, sp.Expr], functions: Mapping[str, Callable]) -> sp.Expr:
@@ -64,6 +64,12 @@ def _follow(
 def plain() -> Callable[[sp.Basic], sp.Basic]:
     """The expression with its symbols told apart by name alone."""
     return _plain
+
+
+@pytest.fixture(scope="session")
+def walkable() -> Callable[[sp.Basic], bool]:
+    """Whether `follow` walks an equation: a scalar one without expansions, limits and differential operators."""
+    return _numeric
 
 
 @pytest.fixture(scope="session")
