@@ -22,6 +22,20 @@ def default_cache() -> Path:
     return Path(os.environ.get("DECAYLAB_CACHE") or Path.home() / ".cache" / "decaylab")
 
 
+def prepared(name: str, vocab_size: int, cache: Path | None = None) -> Path:
+    """Where `decaylab data` puts one of the hub's corpora unless told otherwise, and `TextData` looks for it.
+
+    Args:
+        name: Such as openwebtext.
+        vocab_size: Number of token ids.
+        cache: The cache; $DECAYLAB_CACHE or ~/.cache/decaylab if omitted.
+
+    Returns:
+        The folder.
+    """
+    return (cache or default_cache()) / f"{name}-{vocab_size}"
+
+
 def cached(path: Path, build: Callable[[], bytes]) -> bytes:
     """Read a payload from `path`, or build it and write it there.
 

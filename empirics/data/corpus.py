@@ -13,6 +13,8 @@ from pathlib import Path
 from theory.errors import InputError, require
 
 EXCLUDED = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+ENDINGS = (".txt", ".py", ".jsonl", ".jsonl.xz")
+ALLOWED = "a folder with *.txt, *.py, *.jsonl or *.jsonl.xz files"
 
 
 def python_sources(*, packages: bool = False) -> list[str]:
@@ -43,12 +45,43 @@ def folder(path: Path) -> list[str]:
     Raises:
         InputError: If the folder or a file cannot be read, or nothing is in it.
     """
-    require(path.is_dir(), "source", f"text:{path}", "the path of a folder that exists")
-    documents = _ordered(
-        document for file in sorted(path.rglob("*")) if file.is_file() for document in _documents(file)
-    )
-    require(bool(documents), "source", f"text:{path}", "a folder with *.txt, *.py, *.jsonl or *.jsonl.xz files")
+    documents = _ordered(folder_stream(text_files(path)))
+    require(bool(documents), "source", f"text:{path}", ALLOWED)
     return documents
+
+
+def text_files(path: Path) -> list[Path]:
+    """Files of a folder that hold documents.
+
+    Args:
+        path: The folder; its sub-folders are searched too.
+
+    Returns:
+        Files, in the order of their paths.
+
+    Raises:
+        InputError: If there is no such folder or nothing is in it.
+    """
+    require(path.is_dir(), "source", f"text:{path}", "the path of a folder that exists")
+    files = [file for file in sorted(path.rglob("*")) if file.name.endswith(ENDINGS) and file.is_file()]
+    require(bool(files), "source", f"text:{path}", ALLOWED)
+    return files
+
+
+def folder_stream(files: Iterable[Path]) -> Iterator[str]:
+    """Documents of some files, one at a time.
+
+    Args:
+        files: As from `text_files`.
+
+    Yields:
+        Documents, as they come: neither ordered nor deduplicated.
+
+    Raises:
+        InputError: If a file cannot be read.
+    """
+    for file in files:
+        yield from _documents(file)
 
 
 def _documents(file: Path) -> Iterator[str]:
@@ -71,7 +104,15 @@ def _text_of(line: str, where: str) -> str:
         raise InputError(f"{where} is not JSON ({error}).") from None
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise InputError(f"{where} has no string under the key 'text'.")
-    return record["text"]
+    return _without_surrogates(record["text"])
+
+
+def _without_surrogates(text: str) -> str:
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:  # JSON may hold half a character, which no encoding has
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _read(file: Path) -> str:

@@ -1,12 +1,12 @@
-"""Labelled images with symmetric label noise: scikit-learn's digits, or a CIFAR-like parquet folder."""
+"""Labelled images with symmetric label noise: scikit-learn's digits, CIFAR, or a CIFAR-like parquet folder."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from theory.errors import InputError, finite, require, whole
+from empirics.data import hub
+from empirics.data.image_files import decode, digits, encoded
+from empirics.data.ranks import share
+from theory.errors import finite, require, whole
 from theory.serialize import serializable
 
 SPLIT, NOISE, ORDER = 1, 2, 3  # one stream of random numbers each
@@ -26,7 +29,8 @@ class ImageData:
     """Which images, how many, how noisy, in which order."""
 
     source: str = "digits"
-    """digits (scikit-learn's, 8x8) or parquet:DIR (train*.parquet, test*.parquet; columns img or image, and label)."""
+    """digits (scikit-learn's, 8x8), cifar10, cifar100 (through datasets) or parquet:DIR (train*.parquet, test*.parquet;
+    columns img or image, and label or fine_label)."""
     train: int = 1000
     """Training images; the test images are the rest of the digits, or all of the folder's test files."""
     label_noise: float = 0.3
@@ -42,8 +46,8 @@ class ImageData:
 
     def __post_init__(self) -> None:
         kind, _, path = self.source.partition(":")
-        known = self.source == "digits" or (kind == "parquet" and path != "")
-        require(known, "source", self.source, "'digits' or 'parquet:DIR'")
+        known = self.source == "digits" or self.source in hub.IMAGES or (kind == "parquet" and path != "")
+        require(known, "source", self.source, f"'digits', {', '.join(map(repr, hub.IMAGES))} or 'parquet:DIR'")
         finite("label_noise", self.label_noise, high=1.0, open_high=False)
         lows = {"train": 1, "image_size": 1, "split_seed": 0, "noise_seed": 0, "order_seed": 0}
         for field, low in lows.items():
@@ -54,7 +58,7 @@ class ImageData:
         """Read, split, pool, standardise and add the label noise.
 
         Args:
-            cache: Not used: reading is fast. Here because every source has it.
+            cache: Not used: so few images are read quickly. Here because every source has it.
 
         Returns:
             The images, in memory.
@@ -62,25 +66,32 @@ class ImageData:
         Raises:
             InputError: If the source cannot be read or has too few images.
         """
-        kind, _, path = self.source.partition(":")
-        if kind == "digits":
-            pixels, digits = _digits()
+        train, labels, test, test_labels, classes = self._read(cache)
+        train, test = self._pool(train.float()), self._pool(test.float())
+        return Images(self, train, labels, test, test_labels, classes)
+
+    def _read(self, cache: Path | None) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+        """Pixels (uint8) and labels of the training and the test set, label noise added, and the number of classes."""
+        if self.source == "digits":
+            pixels, there = digits()
             order = self._shuffled(len(pixels))
             chosen, rest = order[: self.train], order[self.train :]
-            train, labels, test, test_labels = pixels[chosen], digits[chosen], pixels[rest], digits[rest]
+            train, labels, test, test_labels = pixels[chosen], there[chosen], pixels[rest], there[rest]
         else:
-            files, all_labels = _parquet(Path(path), "train")
+            files, there = encoded(self.source, "train")
             chosen = self._shuffled(len(files))[: self.train]
-            train, labels = _decode([files[index] for index in chosen]), all_labels[chosen]
-            test_files, test_labels = _parquet(Path(path), "test")
-            test = _decode(test_files)
+            train, labels = self._decode(files, chosen, cache), there[chosen]
+            test_files, test_labels = encoded(self.source, "test")
+            test = self._decode(test_files, np.arange(len(test_files)), cache)
         require(len(test) > 0, "train", self.train, "smaller, so that test images are left")
-        train, test = self._pool(train), self._pool(test)
         classes = int(max(labels.max(), test_labels.max())) + 1
         rng = np.random.default_rng((self.noise_seed, NOISE))
         noisy = rng.permutation(self.train)[: round(self.label_noise * self.train)]
         labels[noisy] = torch.from_numpy(rng.integers(classes, size=len(noisy)))
-        return Images(self, train, labels, test, test_labels, num_classes=classes)
+        return train, labels, test, test_labels, classes
+
+    def _decode(self, files: list[bytes], chosen: NDArray[np.int64], cache: Path | None) -> Tensor:
+        return decode([files[index] for index in chosen])
 
     def _shuffled(self, there: int) -> NDArray[np.int64]:
         require(self.train <= there, "train", self.train, f"at most {there}, the images of source {self.source!r}")
@@ -104,9 +115,31 @@ class Images:
         self.train_labels, self.test_labels = labels, test_labels
         self.hash = _hash(train, labels, test, test_labels)
         """SHA-256 of the pixels before standardisation and of the labels, hexadecimal."""
-        std, mean = torch.std_mean(train, dim=(0, 2, 3), keepdim=True, correction=0)
-        self.train_images, self.test_images = (train - mean) / std, (test - mean) / std
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        self._keep(train, test)
+
+    @property
+    def train_images(self) -> Tensor:
+        """Standardised training images."""
+        return self._train
+
+    @property
+    def test_images(self) -> Tensor:
+        """Standardised test images."""
+        return self._test
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the whole data set to a device; batches then are made there.
+
+        Args:
+            device: The device.
+
+        Returns:
+            Itself.
+        """
+        self.train_labels, self.test_labels = self.train_labels.to(device), self.test_labels.to(device)
+        self._train, self._test = self._train.to(device), self._test.to(device)
+        return self
 
     def tokens_per_step(self, batch_size: int) -> int:
         """Images that the model is trained on in one step.
@@ -158,10 +191,28 @@ class Images:
         Raises:
             InputError: If the batch is larger than the training set.
         """
+        return self.part(step, batch_size, rank=0, world=1)
+
+    def part(self, step: int, batch_size: int, *, rank: int, world: int) -> tuple[Tensor, Tensor]:
+        """The images of one step that one of many processes trains on; no two see the same ones.
+
+        Args:
+            step: Step index, from 0.
+            batch_size: Images a step, of all processes together.
+            rank: This process, from 0.
+            world: Number of processes; divides batch_size. See `empirics.data.ranks.share`.
+
+        Returns:
+            As from `batch`, batch_size / world of them: ranks in order give the whole batch.
+
+        Raises:
+            InputError: As `batch`, or if the batch cannot be divided.
+        """
         self.check(step, batch_size)
+        mine = share(batch_size, rank=rank, world=world)
         epoch, index = divmod(step, self.steps_per_epoch(batch_size))
-        chosen = self._order(epoch)[index * batch_size : (index + 1) * batch_size]
-        return self.train_images[chosen], self.train_labels[chosen]
+        chosen = self._index(self._order(epoch)[index * batch_size : (index + 1) * batch_size][mine])
+        return self._inputs(chosen, step, batch_size, mine), self.train_labels[chosen]
 
     def validation(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The clean test images, in a fixed order.
@@ -173,51 +224,29 @@ class Images:
             Images and labels.
         """
         whole("batch_size", batch_size, low=1)
-        yield from zip(self.test_images.split(batch_size), self.test_labels.split(batch_size), strict=True)
+        for images, labels in zip(self._test.split(batch_size), self.test_labels.split(batch_size), strict=True):
+            yield self._standardised(images), labels
+
+    def _keep(self, train: Tensor, test: Tensor) -> None:
+        std, mean = torch.std_mean(train, dim=(0, 2, 3), keepdim=True, correction=0)
+        self._train, self._test = (train - mean) / std, (test - mean) / std
+
+    def _standardised(self, images: Tensor) -> Tensor:
+        return images  # they are kept so
+
+    def _inputs(self, chosen: Tensor, step: int, batch_size: int, mine: slice) -> Tensor:
+        return self._train[chosen]
+
+    def _index(self, values: NDArray[Any]) -> Tensor:
+        """Small arrays on the images' device, without waiting for it."""
+        tensor, device = torch.from_numpy(values), self.train_labels.device
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self._epoch[0] != epoch:
             rng = np.random.default_rng((self.config.order_seed, epoch, ORDER))
             self._epoch = epoch, rng.permutation(len(self.train_labels))
         return self._epoch[1]
-
-
-def _digits() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return torch.from_numpy(images).float().unflatten(1, (1, 8, 8)), torch.from_numpy(labels).long()
-
-
-def _parquet(folder: Path, split: str) -> tuple[list[bytes], Tensor]:
-    """Encoded images and labels of all files DIR/<split>*.parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    files = sorted(folder.glob(f"{split}*.parquet"))
-    require(bool(files), "source", f"parquet:{folder}", f"a folder with {split}*.parquet files")
-    try:
-        table = pa.concat_tables([pq.read_table(file) for file in files])
-        column = next(name for name in ("img", "image") if name in table.column_names)
-        return [image["bytes"] for image in table[column].to_pylist()], torch.tensor(table["label"].to_pylist())
-    except (OSError, pa.ArrowException, KeyError, StopIteration, TypeError) as error:
-        reason = str(error) or "there is no column img or image"
-        raise InputError(f"{files[0]} cannot be read as images (columns img or image, and label): {reason}.") from None
-
-
-def _decode(files: list[bytes]) -> Tensor:
-    """Pixels 0 .. 255 as float32, (N, 1 or 3, H, W)."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        images = [Image.open(io.BytesIO(file)) for file in files]
-        pixels = np.stack(
-            [np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB")) for image in images]
-        )
-    except (UnidentifiedImageError, OSError, ValueError) as error:  # not an image; truncated; of different sizes
-        raise InputError(f"The images cannot be decoded: {error}.") from None
-    images = torch.from_numpy(pixels).float()
-    return images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
 
 
 def _hash(*tensors: Tensor) -> str:

@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from empirics.data.cache import cached, default_cache
+from empirics.data import hub
+from empirics.data.cache import cached, default_cache, prepared
 from empirics.data.corpus import folder, python_sources
+from empirics.data.index import Shards, Tokens, open_folder, parts
+from empirics.data.ranks import share
 from empirics.data.tokenizer import GPT2_VOCABULARY, encoding
 from theory.errors import InputError, require, whole
 from theory.serialize import serializable
-
-Tokens = NDArray[np.uint16]
 
 
 @serializable
@@ -31,7 +32,9 @@ class TextData:
     """Which text, in which tokens and in which order."""
 
     source: str = "python"
-    """python (the interpreter's own sources), text:DIR (*.txt, *.py, *.jsonl, *.jsonl.xz) or bin:DIR (nanoGPT's)."""
+    """python (the interpreter's own sources), text:DIR (*.txt, *.py, *.jsonl, *.jsonl.xz), bin:DIR (shards that
+    `decaylab data` wrote, or nanoGPT's train.bin and val.bin), or openwebtext, wikitext or fineweb-edu, prepared by
+    `decaylab data` in the cache."""
     packages: bool = False
     """Add the sources of the installed packages to source python."""
     vocab_size: int = 1024
@@ -47,8 +50,8 @@ class TextData:
 
     def __post_init__(self) -> None:
         kind, _, path = self.source.partition(":")
-        known = self.source == "python" or (kind in ("text", "bin") and path != "")
-        require(known, "source", self.source, "'python', 'text:DIR' or 'bin:DIR'")
+        known = self.source == "python" or self.source in hub.TEXTS or (kind in ("text", "bin") and path != "")
+        require(known, "source", self.source, f"'python', 'text:DIR', 'bin:DIR', {', '.join(map(repr, hub.TEXTS))}")
         require(not self.packages or kind == "python", "packages", self.packages, "false unless source is 'python'")
         smallest, largest = (1, 2**16) if kind == "bin" else (257, GPT2_VOCABULARY)
         lows = {"vocab_size": smallest, "block_size": 1, "heldout_every": 2, "val_windows": 1, "order_seed": 0}
@@ -66,11 +69,13 @@ class TextData:
             The tokens, ready for `batch`.
 
         Raises:
-            InputError: If the source cannot be read or is too small to split.
+            InputError: If the source cannot be read, is too small to split, or was not prepared.
         """
         kind, _, path = self.source.partition(":")
         if kind == "bin":
-            return Text(self, *(_read_bin(Path(path) / name, self.vocab_size) for name in ("train.bin", "val.bin")))
+            return Text(self, *open_folder(Path(path), self.vocab_size))
+        if kind in hub.TEXTS:
+            return Text(self, *open_folder(self._prepared(cache), self.vocab_size))
         documents = python_sources(packages=self.packages) if kind == "python" else folder(Path(path))
         if len(documents) < self.heldout_every:
             raise InputError(
@@ -83,6 +88,15 @@ class TextData:
         file = (cache or default_cache()) / f"tokens-{key.hexdigest()[:16]}.bin"
         return Text(self, *_unpack(cached(file, lambda: self._tokenise(documents))))
 
+    def _prepared(self, cache: Path | None) -> Path:
+        there = prepared(self.source, self.vocab_size, cache)
+        if not there.is_dir():
+            raise InputError(
+                f"source = {self.source!r} with {self.vocab_size} token ids is not prepared, there is no {there}: run "
+                f"`decaylab data {self.source} --vocab-size {self.vocab_size}` once, or give bin:DIR."
+            )
+        return there
+
     def _tokenise(self, documents: list[str]) -> bytes:
         every = self.heldout_every
         heldout = documents[every - 1 :: every]
@@ -92,13 +106,13 @@ class TextData:
 
 
 class Text:
-    """An opened corpus; `train` and `heldout` are token streams (uint16)."""
+    """An opened corpus; `train` and `heldout` are token streams (uint16), or shards of them."""
 
-    def __init__(self, config: TextData, train: Tokens, heldout: Tokens) -> None:
+    def __init__(self, config: TextData, train: Tokens | Shards, heldout: Tokens | Shards) -> None:
         self.config, self.train, self.heldout = config, train, heldout
         self.window = config.block_size + 1  # inputs and, shifted by one, targets
         for name, tokens in (("training", train), ("held-out", heldout)):
-            if len(tokens) < self.window:
+            if self._windows(tokens) == 0:
                 raise InputError(
                     f"source = {config.source!r} has {len(tokens)} {name} tokens, "
                     f"fewer than one window of block_size + 1 = {self.window}."
@@ -106,7 +120,10 @@ class Text:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the training and held-out tokens, hexadecimal."""
+        """SHA-256 of the training and held-out tokens (of shards: of their hashes, without reading), hexadecimal."""
+        if isinstance(self.train, Shards) or isinstance(self.heldout, Shards):
+            hashes = (x.hash if isinstance(x, Shards) else "" for x in (self.train, self.heldout))
+            return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
         digest = hashlib.sha256(np.uint64(len(self.train)).tobytes())
         digest.update(self.train.data)
         digest.update(self.heldout.data)
@@ -133,7 +150,7 @@ class Text:
         Raises:
             InputError: If it does not; says how many tokens are missing.
         """
-        wanted, there = whole("steps", steps) * whole("batch_size", batch_size, low=1), len(self._order)
+        wanted, there = whole("steps", steps) * whole("batch_size", batch_size, low=1), self._windows(self.train)
         if wanted > there:
             raise InputError(
                 f"steps * batch_size = {wanted} is not allowed: one pass over {self.config.source!r} has {there} "
@@ -151,10 +168,29 @@ class Text:
             Inputs and targets (the inputs shifted by one token), int64, shape (batch_size, block_size) each.
 
         Raises:
-            InputError: If the pass is over before this step.
+            InputError: If the pass is over before this step, or a token id is beyond the vocabulary.
+        """
+        return self.part(step, batch_size, rank=0, world=1)
+
+    def part(self, step: int, batch_size: int, *, rank: int, world: int) -> tuple[Tensor, Tensor]:
+        """The windows of one step that one of many processes trains on; no two see the same tokens.
+
+        Args:
+            step: Step index, from 0.
+            batch_size: Windows a step, of all processes together.
+            rank: This process, from 0.
+            world: Number of processes; divides batch_size. See `empirics.data.ranks.share`.
+
+        Returns:
+            As from `batch`, shape (batch_size / world, block_size): ranks in order give the whole batch.
+
+        Raises:
+            InputError: As `batch`, or if the batch cannot be divided.
         """
         self.check(step + 1, batch_size)
-        return self._pairs(self.train, self._order[step * batch_size : (step + 1) * batch_size])
+        return self._pairs(
+            self.train, self._order[step * batch_size :][:batch_size][share(batch_size, rank=rank, world=world)]
+        )
 
     def validation(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out windows, always the same, spread evenly over the held-out documents.
@@ -165,7 +201,7 @@ class Text:
         Yields:
             Inputs and targets, as from `batch`.
         """
-        there = len(self.heldout) // self.window
+        there = self._windows(self.heldout)
         count = min(self.config.val_windows, there)
         chosen = np.arange(count) * there // count
         for start in range(0, count, whole("batch_size", batch_size, low=1)):
@@ -187,12 +223,25 @@ class Text:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        return np.random.default_rng(self.config.order_seed).permutation(len(self.train) // self.window)
+        return np.random.default_rng(self.config.order_seed).permutation(self._windows(self.train))
 
-    def _pairs(self, tokens: Tokens, windows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        rows = tokens[: len(tokens) // self.window * self.window].reshape(-1, self.window)
-        chosen = torch.from_numpy(rows[windows].astype(np.int64))
-        return chosen[:, :-1].contiguous(), chosen[:, 1:].contiguous()
+    def _windows(self, tokens: Tokens | Shards) -> int:
+        return sum(len(part) // self.window for part in parts(tokens))
+
+    def _pairs(self, tokens: Tokens | Shards, windows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        chosen = np.empty((len(windows), self.window), dtype=np.int64)
+        arrays = parts(tokens)  # no window reaches from one into the next
+        counts = np.array([len(array) // self.window for array in arrays])
+        ends = counts.cumsum()
+        owner = ends.searchsorted(windows, side="right")
+        for number in np.unique(owner):
+            array, count, here = arrays[number], counts[number], owner == number
+            table = array[: count * self.window].reshape(-1, self.window)
+            chosen[here] = table[windows[here] - (ends[number] - count)]
+        largest, size = int(chosen.max(initial=0)), self.config.vocab_size
+        require(largest < size, "vocab_size", size, f"at least {largest + 1}, as the batch has the token {largest}")
+        rows = torch.from_numpy(chosen)
+        return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
 def tokenise(documents: list[str], vocab_size: int) -> Tokens:
@@ -227,15 +276,3 @@ def _unpack(payload: bytes) -> tuple[Tokens, Tokens]:
     split = int(np.frombuffer(payload, np.uint64, count=1)[0])
     tokens = np.frombuffer(payload, np.uint16, offset=8)
     return tokens[:split], tokens[split:]
-
-
-def _read_bin(file: Path, vocab_size: int) -> Tokens:
-    try:
-        tokens = np.memmap(file, dtype=np.uint16, mode="r")
-    except (OSError, ValueError) as error:  # absent or unreadable; empty or of odd length
-        raise InputError(f"{file} cannot be read as nanoGPT's uint16 tokens: {error}.") from None
-    largest = int(tokens.max())
-    require(
-        largest < vocab_size, "vocab_size", vocab_size, f"at least {largest + 1}, as {file} has the token {largest}"
-    )
-    return tokens

@@ -1,3 +1,4 @@
+import hashlib
 import io
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from empirics.data import ImageData
 from theory.errors import InputError
-from theory.serialize import from_json, to_json
+from theory.serialize import content_hash, from_json, to_json
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,25 @@ def test_batches_depend_on_configuration_and_step_only(digits):
     other = ImageData(order_seed=1).open()
     assert not torch.equal(other.batch(0, 32)[0], digits.batch(0, 32)[0])
     assert other.hash == digits.hash
+
+
+def test_digits_are_bitwise_what_they_were_before_other_images_came(digits):
+    """Hashes of the first version: finished runs keep their directories, and their batches."""
+    batches = hashlib.sha256()
+    for step in (0, 3, 40):
+        for tensor in digits.batch(step, 32):
+            batches.update(tensor.numpy().tobytes())
+    assert batches.hexdigest() == "809bcf07476566e7fb3f4433fd10afcd1e88b7d0a7b084f4fba2c340c60fe05f"
+    assert digits.hash == "ea1c224eec702f1c4dea475dcd7cac86891ad2a8efb9804a650a4409102cdbb5"
+    assert content_hash(ImageData()) == "2b7685e4bc4d7c07374d526828757cb439a7ced83ce5794dc25746bf9f617947"
+
+
+def test_ranks_share_the_batch_and_see_different_images(digits):
+    whole = digits.batch(35, 32)
+    parts = [digits.part(35, 32, rank=rank, world=4) for rank in range(4)]
+    assert [len(labels) for _, labels in parts] == [8] * 4
+    for i in range(2):
+        assert torch.equal(torch.cat([part[i] for part in parts]), whole[i])
 
 
 def test_smaller_training_sets_are_nested(clean):
@@ -205,4 +225,7 @@ def test_unusable_parquet_is_refused(tmp_path):
         config.open()
     write(tmp_path / "train.parquet", [b""], [0], column="picture")
     with pytest.raises(InputError, match="no column img or image"):
+        config.open()
+    pq.write_table(pa.table({"img": [{"bytes": b""}]}), tmp_path / "train.parquet")
+    with pytest.raises(InputError, match="no column label or fine_label"):
         config.open()

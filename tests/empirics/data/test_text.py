@@ -8,7 +8,7 @@ from empirics.data import Text, TextData
 from empirics.data.text import tokenise
 from empirics.data.tokenizer import encoding
 from theory.errors import InputError
-from theory.serialize import from_json, to_json
+from theory.serialize import content_hash, from_json, to_json
 
 
 @pytest.fixture
@@ -71,6 +71,36 @@ def test_batches_depend_on_configuration_and_step_only(config, text, tmp_path):
     other = variant(config, order_seed=1).open(tmp_path / "cache")
     assert not torch.equal(other.batch(0, 4)[0], text.batch(0, 4)[0])
     assert other.hash == text.hash
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_share_every_batch_and_never_see_the_same_tokens(text, world):
+    seen = {rank: [] for rank in range(world)}
+    text = Text(text.config, np.arange(9 * 50, dtype=np.uint16) % 300, text.heldout)
+    text.train[:] = np.arange(9 * 50) // 9  # every token says its window
+    for step in range(12):
+        parts = [text.part(step, 4, rank=rank, world=world) for rank in range(world)]
+        for ours, whole in zip(zip(*parts, strict=True), text.batch(step, 4), strict=True):
+            assert torch.equal(torch.cat(ours), whole)
+        for rank, (inputs, _) in enumerate(parts):
+            assert len(inputs) == 4 // world
+            seen[rank] += inputs[:, 0].tolist()
+    everything = [window for windows in seen.values() for window in windows]
+    assert len(everything) == len(set(everything)) == 48
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "message"),
+    [(0, 3, "a multiple of 3"), (2, 2, "below world = 2"), (-1, 2, "rank"), (0, 0, "world")],
+)
+def test_impossible_shares_are_refused(text, rank, world, message):
+    with pytest.raises(InputError, match=message):
+        text.part(0, 4, rank=rank, world=world)
+
+
+def test_hash_of_the_configuration_is_what_it_was():
+    """Finished runs keep their directories."""
+    assert content_hash(TextData()) == "d944230a4cd1aa9cad205819f58a496561539929a6729ffdfd687800de975a62"
 
 
 def test_end_of_the_pass_is_refused_with_the_missing_tokens(text):
