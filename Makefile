@@ -1,10 +1,10 @@
-# One virtual environment, five targets. Nothing but Python 3.11 (or later) with venv, and make, is assumed.
+# One virtual environment, six targets. Nothing but Python 3.11 (or later) with venv, and make, is assumed.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install validate test lint benchmarks clean
+.PHONY: install validate test lint docs benchmarks clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,11 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The laws' pages are written from their docstrings, proofs and demonstrations; the site is build/site/index.html.
+docs: install
+	$(BIN)/python -m paper.pages
+	$(BIN)/mkdocs build --quiet
 
 benchmarks: install
 	$(BIN)/python -m benchmarks

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks import activations_cost, emulation_cost, loop_throughput, rotation_cost
+from benchmarks import (
+    activations_cost,
+    emulation_cost,
+    hessian_cost,
+    jacobian_cost,
+    loop_throughput,
+    rotation_cost,
+    tokenise_speed,
+    watch_cost,
+)
 
 
 def main(*, nanogpt: Path | None = None, out: Path = Path(__file__).parent / "results") -> None:
@@ -17,8 +26,12 @@ def main(*, nanogpt: Path | None = None, out: Path = Path(__file__).parent / "re
         out: Folder for the results.
     """
     rotation_cost.main(out=out)
+    watch_cost.main(out=out)
     activations_cost.main(out=out)
     emulation_cost.main(out=out)
+    jacobian_cost.main(out=out)
+    hessian_cost.main(out=out)
+    tokenise_speed.main(out=out)
     if nanogpt is None:
         print("loop_throughput: left out, it needs --nanogpt DIR")
     else:

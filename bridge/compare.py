@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,10 @@ Array = NDArray[np.float64]
 
 COMPARED = ("norm", "angle", "relative_update")
 """Quantities that are both predicted and measured at every recorded step."""
+INSIDE = 0.95
+"""Share of windows that must lie in the prediction's band for the verdict "in band"."""
+READING = 5e-3
+"""Relative error of reading a stored prediction between its steps: a band is never narrower than this."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Comparison:
 
         Returns:
             Columns tensor, quantity, predicted, measured (RMS over the steps that count), residual, and over the
-            windows median, p95 and worst of its absolute value, and in_band, the share of windows inside low..high.
+            windows median, p95 and worst of its absolute value; lowest and highest, the residuals that the prediction's
+            band allows; in_band, the share of windows inside it; verdict: "in band" if that is `INSIDE` or more, else
+            "above" or "below", where most of the others were measured.
 
         Raises:
             InputError: If no window lies between start and stop.
@@ -48,25 +53,26 @@ class Comparison:
         last = int(self.windows["stop"].max()) if stop is None else stop
         chosen = self.windows[(self.windows["start"] >= start) & (self.windows["stop"] <= last)]
         require(not chosen.empty, "start, stop", (start, stop), "a range of steps that holds at least one window")
-        rows = []
-        for (tensor, quantity), part in chosen.groupby(["tensor", "quantity"], sort=False):
-            predicted, measured = _rms(part["predicted"].to_numpy()), _rms(part["measured"].to_numpy())
-            size = part["residual"].abs()
-            inside = (part["measured"] >= part["low"]) & (part["measured"] <= part["high"])
-            rows.append(
-                {
-                    "tensor": tensor,
-                    "quantity": quantity,
-                    "predicted": predicted,
-                    "measured": measured,
-                    "residual": predicted / measured - 1,
-                    "median": size.median(),
-                    "p95": size.quantile(0.95),
-                    "worst": size.max(),
-                    "in_band": inside.mean(),
-                }
-            )
-        return pd.DataFrame(rows)
+        squares = pd.DataFrame({name: np.square(chosen[name]) for name in ("predicted", "measured", "low", "high")})
+        size = chosen["residual"].abs()
+        above = chosen["measured"] > chosen["high"] * (1 + READING)
+        below = chosen["measured"] < chosen["low"] * (1 - READING)
+        by = [chosen["tensor"], chosen["quantity"]]
+        rms = np.sqrt(squares.groupby(by, sort=False).mean())
+        sizes, outside = (frame.groupby(by, sort=False) for frame in (size, pd.DataFrame({"a": above, "b": below})))
+        shares = outside.mean()
+        share = 1 - shares.sum(axis=1)
+        table = rms[["predicted", "measured"]].assign(
+            residual=rms["predicted"] / rms["measured"] - 1,
+            median=sizes.median(),
+            p95=sizes.quantile(0.95),
+            worst=sizes.max(),
+            lowest=(rms["predicted"] / rms["high"].where(rms["high"] > 0) - 1).fillna(0.0),
+            highest=(rms["predicted"] / rms["low"].where(rms["low"] > 0) - 1).fillna(np.inf),
+            in_band=share,
+            verdict=np.where(share >= INSIDE, "in band", np.where(shares["a"] >= shares["b"], "above", "below")),
+        )
+        return table.reset_index()
 
     def residual(self, quantity: str, *, start: int = 0, stop: int | None = None) -> pd.Series:
         """Signed residual of RMS values over a range of steps.
@@ -128,35 +134,51 @@ def compare(
     for quantity in quantities:
         measured = record.pivot(quantity).loc[first:]
         rows = table[(table["quantity"] == quantity) & table["group"].isin(measured.columns)]
-        for tensor, part in rows.groupby("group", sort=False):
-            if not np.isfinite(part["value"].to_numpy()).all():
-                continue
-            frames.append(_windows(str(tensor), quantity, part, measured[tensor].dropna(), windows))
+        edges = {key: rows.pivot(index="step", columns="group", values=key) for key in ("value", "low", "high")}
+        known = [name for name in rows["group"].unique() if np.isfinite(edges["value"][name]).all()]
+        gaps = measured[known].isna()
+        whole = [name for name in known if not gaps[name].any()]
+        for names in ([whole] if whole else []) + [[name] for name in known if name not in whole]:
+            seen = measured[names].dropna()
+            if len(seen):
+                frames.append(_windows(quantity, {key: wide[names] for key, wide in edges.items()}, seen, windows))
     if not frames:
         raise InputError(f"{record.name} and the prediction have no tensor and quantity in common.")
     return Comparison(record.name, stored and record.preregistered, pd.concat(frames, ignore_index=True))
 
 
-def _windows(tensor: str, quantity: str, predicted: pd.DataFrame, measured: pd.Series, count: int) -> pd.DataFrame:
+def _windows(quantity: str, predicted: dict[str, pd.DataFrame], measured: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Root mean squares over equal windows, of tensors that were measured at the same steps."""
     steps = measured.index.to_numpy()
-    at = predicted["step"].to_numpy()
-    columns = {name: _interpolate(steps, at, predicted[name].to_numpy()) for name in ("value", "low", "high")}
     edges = np.unique(np.linspace(0, len(steps), min(count, len(steps)) + 1).astype(int))
-    rows = []
-    for i, j in pairwise(edges.tolist()):
-        value, low, high = (_rms(columns[name][i:j]) for name in ("value", "low", "high"))
-        seen = _rms(measured.to_numpy()[i:j])
-        residual = value / seen - 1 if seen > 0 else np.nan
-        rows.append((tensor, quantity, int(steps[i]), int(steps[j - 1]) + 1, value, seen, low, high, residual))
-    names = ["tensor", "quantity", "start", "stop", "predicted", "measured", "low", "high", "residual"]
-    return pd.DataFrame(rows, columns=names)
+    value, low, high = (_rms(_interpolate(steps, wide), edges) for wide in predicted.values())
+    seen = _rms(measured.to_numpy(), edges)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residual = np.where(seen > 0, value / seen - 1, np.nan)
+    n = len(measured.columns)
+    return pd.DataFrame(
+        {
+            "tensor": np.repeat(measured.columns.to_numpy(dtype=object), len(edges) - 1),
+            "quantity": quantity,
+            "start": np.tile(steps[edges[:-1]], n),
+            "stop": np.tile(steps[edges[1:] - 1] + 1, n),
+            "predicted": value.T.ravel(),
+            "measured": seen.T.ravel(),
+            "low": low.T.ravel(),
+            "high": high.T.ravel(),
+            "residual": residual.T.ravel(),
+        }
+    )
 
 
-def _interpolate(steps: NDArray[np.int64], at: NDArray[np.int64], value: Array) -> Array:
-    if np.all(value > 0):
-        return np.exp(np.interp(steps, at, np.log(value)))
-    return np.interp(steps, at, value)
+def _interpolate(steps: NDArray[np.int64], wide: pd.DataFrame) -> Array:
+    """A stored prediction at other steps, shape (steps, tensors): the logarithm where there is one."""
+    at, value = wide.index.to_numpy(), wide.to_numpy(np.float64)
+    log = (value > 0).all(axis=0)
+    knots = np.where(log, np.log(np.where(log, value, 1.0)), value)
+    out = np.stack([np.interp(steps, at, column) for column in knots.T], axis=1)
+    return np.where(log, np.exp(np.where(log, out, 0.0)), out)
 
 
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+def _rms(values: Array, edges: NDArray[np.int64]) -> Array:
+    return np.sqrt(np.add.reduceat(np.square(values), edges[:-1], axis=0) / np.diff(edges)[:, None])

@@ -137,7 +137,7 @@ def _rotation(record: Record, recipe: Recipe, group: Group) -> Finding | None:
 
 
 def _prediction(record: Record) -> Finding | None:
-    measured = set(record.metrics()["quantity"])
+    measured = set(record.metrics()["quantity"].unique())
     try:
         table = compare(record, quantities=[name for name in ("norm", "angle") if name in measured]).table()
     except InputError:

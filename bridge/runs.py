@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from bridge.describe import describe
 from empirics.config import TrainConfig
+from empirics.joint import Joint
+from theory.optimizers import Decay
 from theory.predict import predict
 from theory.prediction import Prediction
 
@@ -36,17 +39,22 @@ def predict_run(model: nn.Module, optimizer: torch.optim.Optimizer, config: Trai
         config: The run.
 
     Returns:
-        The prediction; scale invariance is tested numerically on the first batch.
+        The prediction; scale invariance is tested numerically on the first micro-batch. Beside Muon, what another
+        optimizer trains is left out.
     """
     device = next(model.parameters()).device
-    inputs, targets = config.data.open().batch(0, config.batch_size)
+    inputs, targets = (x[: config.micro_batch].to(device) for x in config.data.open().batch(0, config.batch_size))
+    scheduled = config.optimizer.decay is Decay.SCHEDULED
+    spec: Any = replace(config.optimizer, decay=Decay.DECOUPLED) if scheduled else config.optimizer  # pyright: ignore
     recipe = describe(
         model,
-        optimizer,
+        optimizer.parts[0] if isinstance(optimizer, Joint) else optimizer,
         schedule=config.schedule,
         steps=config.steps,
-        spec=config.optimizer,
+        spec=spec,
         loss_fn=batch_loss,
-        batch=(inputs.to(device), targets.to(device)),
+        batch=(inputs, targets),
     )
+    if scheduled:
+        recipe = replace(recipe, optimizer=config.optimizer, weight_decay_schedule=config.weight_decay_schedule)
     return predict(recipe)

@@ -8,24 +8,41 @@ from typing import Annotated
 
 import tyro
 
+from decaylab.commands.advise import Advise
 from decaylab.commands.audit import Audit
 from decaylab.commands.compare import Compare
+from decaylab.commands.data import Data
+from decaylab.commands.explore import Explore
+from decaylab.commands.figure import Figure
+from decaylab.commands.paper import Paper
 from decaylab.commands.predict import Predict
+from decaylab.commands.probe import Probe
+from decaylab.commands.replay import Replay
+from decaylab.commands.report import Report
 from decaylab.commands.train import Train
 from decaylab.commands.validate import Validate
 from theory.errors import InputError
 
 Command = (
     Annotated[Predict, tyro.conf.subcommand("predict", prefix_name=False)]
+    | Annotated[Explore, tyro.conf.subcommand("explore", prefix_name=False)]
+    | Annotated[Advise, tyro.conf.subcommand("advise", prefix_name=False)]
+    | Annotated[Data, tyro.conf.subcommand("data", prefix_name=False)]
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Validate, tyro.conf.subcommand("validate", prefix_name=False)]
     | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
+    | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[Audit, tyro.conf.subcommand("audit", prefix_name=False)]
+    | Annotated[Probe, tyro.conf.subcommand("probe", prefix_name=False)]
+    | Annotated[Replay, tyro.conf.subcommand("replay", prefix_name=False)]
+    | Annotated[Figure, tyro.conf.subcommand("figure", prefix_name=False)]
+    | Annotated[Paper, tyro.conf.subcommand("paper", prefix_name=False)]
 )
 
 
-PROMISE = """What weight decay will do to a training run before it is run (predict), what it did (train, validate,
-compare), and what acts on which parameter (audit)."""
+PROMISE = """What weight decay will do to a training run before it is run (predict, explore), what to set (advise), what
+it did (train, validate, compare, report), what acts on which parameter (audit), what the network is like (probe), and
+why a run diverged (replay)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import pickle
 import random
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,17 @@ class DamagedCheckpointError(InputError):
     """A checkpoint whose files are not those that were saved."""
 
 
-def save(folder: Path, step: int, *, model: nn.Module, optimizer: Optimizer, keep: int) -> Path:
-    """Write the checkpoint folder/step-<step> and remove old ones.
+def save(
+    folder: Path,
+    step: int,
+    *,
+    model: nn.Module,
+    optimizer: Optimizer,
+    keep: int,
+    keep_every: int = 0,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the checkpoint folder/step-<step> and remove old ones; killed at any moment, it loses none that it keeps.
 
     Args:
         folder: The run's checkpoints.
@@ -37,6 +47,8 @@ def save(folder: Path, step: int, *, model: nn.Module, optimizer: Optimizer, kee
         model: Its parameters and buffers are saved, tied ones once.
         optimizer: Its state is saved.
         keep: How many checkpoints to keep, this one included.
+        keep_every: Keep those after every so many steps for good, besides; 0: none.
+        extra: What else a run needs, such as the state of its probes: tensors, numbers, texts, and containers of them.
 
     Returns:
         The checkpoint's path.
@@ -46,36 +58,57 @@ def save(folder: Path, step: int, *, model: nn.Module, optimizer: Optimizer, kee
     """
     final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.tmp"
     state = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "rng": rng_state()}, state)
+    torch.save({"optimizer": optimizer.state_dict(), "rng": rng_state(), "extra": dict(extra or {})}, state)
     files = {"model.safetensors": safetensors.torch.save(_unique(model)), "state.pt": state.getvalue()}
     with one_sentence_if_full(final):
         try:
-            for leftover in folder.glob(".step-*.tmp"):  # of a process that died while saving
-                shutil.rmtree(leftover)
+            restore(folder)
             temporary.mkdir(parents=True)
             for name, data in files.items():
                 write_file(temporary / name, data)
             digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
             write_file(temporary / "complete.json", json.dumps({"step": step, "sha256": digests}).encode())
+            aside = folder / f".step-{step:08d}.old"
             if final.exists():
-                shutil.rmtree(final)
+                os.replace(final, aside)
             os.replace(temporary, final)
+            shutil.rmtree(aside, ignore_errors=True)
         except OSError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
     sync_folder(folder)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if not keep_every or int(old.name.removeprefix("step-")) % keep_every:
+            shutil.rmtree(old)
     return final
 
 
-def load(path: Path, *, model: nn.Module, optimizer: Optimizer | None = None) -> int:
+def restore(folder: Path) -> None:
+    """Clear what a process left that died while saving; a checkpoint that it was about to replace comes back.
+
+    Args:
+        folder: The run's checkpoints.
+    """
+    for aside in folder.glob(".step-*.old"):
+        final = folder / aside.stem.removeprefix(".")
+        if final.exists():
+            shutil.rmtree(aside)
+        else:
+            os.replace(aside, final)
+    for leftover in folder.glob(".step-*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def load(
+    path: Path, *, model: nn.Module, optimizer: Optimizer | None = None, extra: dict[str, Any] | None = None
+) -> int:
     """Load one checkpoint into a model and, to continue training, into its optimizer and the random number generators.
 
     Args:
         path: The checkpoint.
         model: Built from the same configuration.
         optimizer: The model's optimizer; None loads the weights only.
+        extra: Filled with what was saved as such, if there is an optimizer.
 
     Returns:
         Number of steps done.
@@ -100,25 +133,29 @@ def load(path: Path, *, model: nn.Module, optimizer: Optimizer | None = None) ->
             state = torch.load(io.BytesIO(files["state.pt"]), map_location="cpu", weights_only=True)
             optimizer.load_state_dict(state["optimizer"])
             set_rng_state(state["rng"])
+            if extra is not None:
+                extra.update(state.get("extra", {}))
     except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         raise InputError(f"Checkpoint {path} does not fit the model: {error}.") from None
     return int(complete["step"])
 
 
-def load_latest(folder: Path, *, model: nn.Module, optimizer: Optimizer) -> int:
+def load_latest(folder: Path, *, model: nn.Module, optimizer: Optimizer, extra: dict[str, Any] | None = None) -> int:
     """Continue from the newest checkpoint that is whole; damaged ones are named in a warning and set aside.
 
     Args:
         folder: The run's checkpoints; need not exist.
         model: Filled in place.
         optimizer: Filled in place.
+        extra: Filled in place, as in `load`.
 
     Returns:
         Number of steps done, 0 if there is no usable checkpoint.
     """
+    restore(folder)
     for path in reversed(checkpoints(folder)):
         try:
-            return load(path, model=model, optimizer=optimizer)
+            return load(path, model=model, optimizer=optimizer, extra=extra)
         except DamagedCheckpointError as error:
             warnings.warn(f"{error} The one before it is used.", stacklevel=2)
             os.replace(path, path.with_name(f"damaged-{path.name}-{os.getpid()}"))

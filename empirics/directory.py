@@ -17,7 +17,7 @@ from empirics.lock import Lock
 from empirics.records import Record, sha256, tidy
 from theory.errors import InputError
 from theory.recipe import Recipe
-from theory.serialize import content_hash, to_dict
+from theory.serialize import to_dict
 
 Values = Mapping[str, Mapping[str, float]]
 
@@ -57,10 +57,11 @@ class RunDirectory:
     def check(path: Path, config: Any) -> None:
         """Raise `InputError` if a directory belongs to another configuration; a new one belongs to nobody."""
         record = Record(path)
-        if record.status == "new" or record.description["hash"] == content_hash(config):
+        if record.status == "new" or record.description["hash"] == config.hash:
             return
-        there, given = _leaves(record.description["config"]), _leaves(to_dict(config))
-        fields = [key for key in {**there, **given} if there.get(key) != given.get(key)]
+        there, given = _leaves(to_dict(record.config)), _leaves(to_dict(config))
+        names = [key for key in {**there, **given} if not key.startswith("probes.")]
+        fields = [key for key in names if there.get(key) != given.get(key) and (there.get(key) or given.get(key))]
         differences = "; ".join(f"{key} is {there.get(key)!r} there, {given.get(key)!r} here" for key in fields)
         raise InputError(f"{path} holds another run: {differences or 'its hash was altered'}.")
 
@@ -89,11 +90,16 @@ class RunDirectory:
         write_atomic(self.path / "source.txt", source)
         description = {
             "config": to_dict(self.config),
-            "hash": content_hash(self.config),
+            "hash": self.config.hash,
             "data_hash": data_hash,
             "prediction_sha256": sha256(table) if prediction is not None else None,
             "environment": environment,
         }
+        write_atomic(self.path / "config.json", json.dumps(description, indent=1))
+
+    def amend(self) -> None:
+        """Store this configuration in place of one that differs in nothing but its probes."""
+        description = {**self.record.description, "config": to_dict(self.config)}
         write_atomic(self.path / "config.json", json.dumps(description, indent=1))
 
     def append(self, records: Iterable[tuple[int, Values]], *, sync: bool = False) -> None:

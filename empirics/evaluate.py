@@ -39,8 +39,8 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
         not yet visited (nats per token), each also by blocks of windows (`val_loss_block`, `fresh_loss_block`). For
         images, with BatchNorm statistics recomputed exactly on the training images: `test_error`, `test_loss` (nats) on
         the clean test set, `train_error` on the noisy training labels, and over clean test images the Jacobian norms
-        `jacobian_fro` (scale-invariant, with `jacobian_fro_stderr`), `jacobian_parameters` and `jacobian_inputs`, see
-        `empirics.probes.jacobian.JacobianFro`.
+        (root mean squares) `jacobian_fro` (scale-invariant, with `jacobian_fro_stderr`), `jacobian_parameters` and
+        `jacobian_inputs`, see `empirics.probes.jacobian.JacobianFro`.
     """
     if isinstance(data, Text):
         with evaluation_mode(model):
@@ -56,15 +56,19 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
     with evaluation_mode(model):
         copy = recomputed(model, data.train_images.to(device))
         train = list(zip(data.train_images.split(batch_size), data.train_labels.split(batch_size), strict=True))
-        jacobian = jacobian_fro(copy, data.test_images[:JACOBIAN_IMAGES].to(device))
+        images = data.test_images[:JACOBIAN_IMAGES].to(device)
+        by_weight = jacobian_fro(copy, images, method="exact")
+        by_pixel = jacobian_fro(copy, images, wrt="inputs", method="exact")
+        relative = by_weight.scale_invariant
+        assert relative is not None
         return {
             "test_error": mean(copy, data.validation(batch_size), wrong),
             "test_loss": mean(copy, data.validation(batch_size), nll),
             "train_error": mean(copy, train, wrong),
-            "jacobian_fro": jacobian.scale_invariant,
-            "jacobian_fro_stderr": jacobian.scale_invariant_stderr,
-            "jacobian_parameters": jacobian.parameters,
-            "jacobian_inputs": jacobian.inputs,
+            "jacobian_fro": relative.rms,
+            "jacobian_fro_stderr": relative.rms_stderr,
+            "jacobian_parameters": by_weight.norm.rms,
+            "jacobian_inputs": by_pixel.norm.rms,
         }
 
 

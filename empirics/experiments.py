@@ -8,6 +8,7 @@ from dataclasses import replace
 from empirics.config import TrainConfig
 from empirics.data import ImageData, TextData
 from empirics.models import GPT2Config, ResNetConfig
+from empirics.published import PUBLISHED
 from theory.errors import InputError
 from theory.optimizers import SGD, AdamW
 from theory.schedules import Cosine, Piecewise
@@ -109,22 +110,24 @@ EXPERIMENTS: dict[str, Callable[..., TrainConfig]] = {
     "resnet_noisy_digits": resnet_noisy_digits,
     "resnet_noisy_digits_undecayed": lambda **options: resnet_noisy_digits(weight_decay=0.0, **options),
     "resnet_noisy_digits_invariant": lambda **options: resnet_noisy_digits(scale_invariant=True, **options),
+    **PUBLISHED,
 }
 """By the name that the command line takes."""
 
 
-def experiment(name: str, *, seed: int = 0) -> TrainConfig:
+def experiment(name: str, *, seed: int = 0, scale: str = "cpu") -> TrainConfig:
     """Look up a named experiment.
 
     Args:
         name: One of `EXPERIMENTS`.
         seed: Its seed.
+        scale: cpu, gpu or paper; the latter two only of the published ones (`empirics.published`).
 
     Returns:
         The configuration.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If there is none of that name, or not at this scale.
 
     Example:
         >>> experiment("resnet_noisy_digits").optimizer.weight_decay
@@ -132,6 +135,11 @@ def experiment(name: str, *, seed: int = 0) -> TrainConfig:
     """
     if name not in EXPERIMENTS:
         raise InputError(f"experiment = {name!r} is not allowed: it must be one of {', '.join(EXPERIMENTS)}.")
+    if name in PUBLISHED:
+        return PUBLISHED[name](seed=seed, scale=scale)
+    if scale != "cpu":
+        names = ", ".join(PUBLISHED)
+        raise InputError(f"scale = {scale!r} is not allowed: {name} has the scale cpu only; {names} have others.")
     return EXPERIMENTS[name](seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""What the loop measures, kept on the device until it is written: losses, gradient norms, rotation, time."""
+"""What the loop measures, kept on the device until it is written: losses, gradient norms, probes, time; divergence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,9 @@ from torch.optim import Optimizer
 from empirics import checkpoint
 from empirics.config import TrainConfig
 from empirics.directory import RunDirectory
-from empirics.probes.rotation import Rotation
-from empirics.tensors import tensors
+from empirics.probes.divergence import Divergence, Trigger, snapshot
+from empirics.watching import Watching
 
-TOTALS = ("loss", "grad_norm_total")  # a run has diverged when one of them is not finite
 FRESH = 200  # the training loss is the mean over so many of the latest steps, each on fresh data
 
 
@@ -29,19 +30,27 @@ class Log:
         run: Its directory; records from `start` on are forgotten.
         model: The network.
         optimizer: Its optimizer.
+        probes: The run's probes.
         start: The next step.
     """
 
     def __init__(
-        self, config: TrainConfig, run: RunDirectory, model: nn.Module, optimizer: Optimizer, *, start: int
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        model: nn.Module,
+        optimizer: Optimizer,
+        probes: Watching,
+        *,
+        start: int,
     ) -> None:
-        self.config, self.run, self.model = config, run, model
+        self.config, self.run, self.model, self.optimizer, self.probes = config, run, model, optimizer, probes
         run.truncate(start)
-        losses = [line["values"]["loss"][""] for line in run.record.lines() if "loss" in line["values"]]
-        self.recent: deque[float] = deque(losses, maxlen=FRESH)
-        self.rotation = None
-        if config.rotation_every:
-            self.rotation = Rotation(model, optimizer, every=config.rotation_every, start=start)
+        self.events = [event for event in run.record.events if event["step"] < start]
+        self.recent: deque[float] = deque(maxlen=FRESH)
+        self.watch = Divergence()
+        for line in run.record.lines():  # so that a resumed run sees what an uninterrupted one does
+            self._observe(line["step"], line["values"])
         self._pending: list[tuple[int, Tensor, Tensor]] = []
         self._steps, self._seconds, self._since = 0, 0.0, time.perf_counter()
 
@@ -56,6 +65,10 @@ class Log:
         self._steps += 1
         if step % self.config.loss_every == 0 or step + 1 == self.config.steps:
             self._pending.append((step, loss, loss if grad_norm is None else grad_norm))
+        if self.probes.due(step):
+            self._pause_clock()
+            self.probes.after(step)
+            self.resume_clock()
 
     def flush(self, *, sync: bool = False) -> bool:
         """Fetch and write everything since the last flush.
@@ -67,12 +80,22 @@ class Log:
             False if the run has diverged: then its records end with that step, and divergence.json says why.
         """
         self._pause_clock()
-        records = self._fetch()
-        broken = next((step for step in sorted(records) if not all(map(math.isfinite, totals(records[step])))), None)
-        self.run.append(((t, records[t]) for t in sorted(records) if broken is None or t <= broken), sync=sync)
-        if broken is not None:
-            self._diverged(broken, records[broken])
-        return broken is None
+        records, found, ended = self._fetch(), list[Trigger](), None
+        for step in sorted(records):
+            trigger = self._observe(step, records[step])
+            if trigger is not None and (trigger.kind == "not finite" or trigger.kind in self.config.ends_on):
+                ended = trigger
+                break
+            if trigger is not None:
+                records[step][trigger.kind] = {"": trigger.score}
+                found.append(trigger)
+        self.run.append(((t, records[t]) for t in sorted(records) if ended is None or t <= ended.step), sync=sync)
+        if found:
+            self.events += [self._report(trigger) for trigger in found]
+            self.run.write_json("events.json", self.events)
+        if ended is not None:
+            self.run.write_json("divergence.json", self._report(ended))
+        return ended is None
 
     def write(self, step: int, values: Mapping[str, float | dict[str, float]]) -> None:
         """Write global values, or values by part, such as an evaluation's.
@@ -109,7 +132,14 @@ class Log:
         """
         rate = self._steps * tokens_per_step / self._seconds
         timing = {"steps": self._steps, "seconds": self._seconds, "tokens_per_second": rate}
-        self.run.write_json("timing.json", timing | {"note": "training only, since the run was last started"})
+        cost = self.probes.bill.cost()
+        bill = {
+            "seconds": cost.seconds,
+            "items": [asdict(item) for item in cost.items],
+            "note": "shares of all the time since the run was last started, evaluations and checkpoints included",
+        }
+        note = "training only, with the probes of its steps, since the run was last started"
+        self.run.write_json("timing.json", timing | {"note": note, "probes": bill})
 
     def resume_clock(self) -> None:
         """Count time again, after an evaluation or a checkpoint."""
@@ -120,46 +150,35 @@ class Log:
 
     def _fetch(self) -> dict[int, dict[str, dict[str, float]]]:
         records: dict[int, dict[str, dict[str, float]]] = {}
-        for step, values in self.rotation.flush() if self.rotation is not None else []:
+        for step, values in self.probes.flush():
             records.setdefault(step, {}).update(values)
         pending, self._pending = self._pending, []
         if pending:
             fetched = torch.stack([torch.stack([loss, norm]) for _, loss, norm in pending]).tolist()
             for (step, *_), (loss, norm) in zip(pending, fetched, strict=True):
-                self.recent.append(loss)
                 values = records.setdefault(step, {})
                 values["loss"] = {"": loss}
                 if self.config.grad_clip:
                     values["grad_norm_total"] = {"": norm}
         return records
 
-    def _diverged(self, step: int, values: dict[str, dict[str, float]]) -> None:
-        trigger = next(name for name in TOTALS if not math.isfinite(values.get(name, {"": 0.0})[""]))
+    def _observe(self, step: int, values: Mapping[str, Mapping[str, float]]) -> Trigger | None:
+        """Take in the loss of one step, if it was recorded, and say what began there."""
+        if "loss" not in values:
+            return None
+        loss = values["loss"][""]
+        self.recent.append(loss)
+        return self.watch.observe(step, loss, values.get("grad_norm_total", {"": 0.0})[""])
+
+    def _report(self, trigger: Trigger) -> dict[str, Any]:
+        """What divergence.json and events.json say; tensors as they are at the flush after the step."""
         saved = checkpoint.checkpoints(self.run.path / "checkpoints")
-        report = {
-            "step": step,
-            "trigger": f"{trigger} is {values[trigger]['']}",
+        parts = snapshot(self.model, self.optimizer)
+        return {
+            "step": trigger.step,
+            "kind": trigger.kind,
+            "trigger": str(trigger),
             "losses": [loss for loss in self.recent if math.isfinite(loss)][-10:],
             "checkpoint": saved[-1].name if saved else None,
-            "tensors": {view.name: state(view.view()) for view in tensors(self.model)},
+            "tensors": {name: {**part.pop("weight"), **part} for name, part in parts.items()},
         }
-        self.run.write_json("divergence.json", report)
-
-
-def totals(values: dict[str, dict[str, float]]) -> list[float]:
-    """The global values that must be finite."""
-    return [values[name][""] for name in TOTALS if name in values]
-
-
-def state(tensor: Tensor) -> dict[str, float | int | None]:
-    """How a tensor looks when the divergence was noticed (at the flush after the step).
-
-    Args:
-        tensor: The weights.
-
-    Returns:
-        Norm and largest magnitude of its finite elements, and how many are not finite.
-    """
-    finite = tensor[torch.isfinite(tensor)].double()
-    largest = finite.abs().max().item() if finite.numel() else None
-    return {"norm": finite.norm().item(), "largest": largest, "not_finite": tensor.numel() - finite.numel()}

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from theory.errors import InputError
 from theory.recipe import Recipe
 from theory.serialize import from_dict
+
+if TYPE_CHECKING:
+    from empirics.probes.bill import Cost
 
 Status = Literal["new", "partial", "finished", "diverged"]
 
@@ -28,8 +32,12 @@ UNITS = {
     "train_loss_fresh": "nats",
     "test_loss": "nats",
     "angle": "rad/step",
+    "angle_<n>": "rad",
+    "row_angle_<n>": "rad",
+    "noise_scale": "examples",
 }
-"""Unit of each quantity; the others are pure numbers, or in the units of the weights, and have "1"."""
+"""Unit of each quantity, <n> for any number; the others are pure numbers, or in the units of the weights, and have "1".
+"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,28 @@ class Record:
     def divergence(self) -> dict[str, Any] | None:
         """divergence.json: step, trigger and per-tensor state; None if the run did not diverge."""
         return _read_json(self.path / "divergence.json") if (self.path / "divergence.json").exists() else None
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """events.json: spikes and drifts of the loss that did not end the run, and how every tensor looked then."""
+        return _read_json(self.path / "events.json") if (self.path / "events.json").exists() else []
+
+    def cost(self) -> Cost:
+        """What the probes cost, in measured seconds and as a share of the time since the run was last started.
+
+        Returns:
+            The bill; prints as a table.
+
+        Raises:
+            InputError: If the run has not written one yet.
+        """
+        from empirics.probes.bill import Cost, Item
+
+        file = self.path / "timing.json"
+        bill = _read_json(file).get("probes") if file.exists() else None
+        if bill is None:
+            raise InputError(f"{self.path} has no bill of its probes: it is written with the first checkpoint.")
+        return Cost(tuple(Item(**item) for item in bill["items"]), bill["seconds"])
 
     @property
     def error(self) -> str | None:
@@ -191,6 +221,23 @@ class Record:
         return rows
 
 
+def unit(quantity: str) -> str:
+    """Unit of a quantity, of its value for averaged weights, or of its standard error.
+
+    Args:
+        quantity: Its name; "<name>_average" for averaged weights, "<name>_stderr" for the standard error.
+
+    Returns:
+        The unit, "1" if it has none.
+
+    Example:
+        >>> unit("row_angle_100"), unit("noise_scale_stderr"), unit("norm")
+        ('rad', 'examples', '1')
+    """
+    plain = quantity.removesuffix("_stderr").removesuffix("_average")
+    return UNITS.get(re.sub(r"_\d+$", "_<n>", plain), "1")
+
+
 def tidy(run: str, lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Records as a long table.
 
@@ -202,7 +249,7 @@ def tidy(run: str, lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         Columns run, step, tensor, quantity, value, unit.
     """
     rows = [
-        (run, line["step"], tensor, quantity, math.nan if value is None else value, UNITS.get(quantity, "1"))
+        (run, line["step"], tensor, quantity, math.nan if value is None else value, unit(quantity))
         for line in lines
         for quantity, values in line["values"].items()
         for tensor, value in values.items()
@@ -234,7 +281,7 @@ def _parse(file: Path) -> Iterable[dict[str, Any]]:
                 raise InputError(f"{file} is damaged: line {number} of {len(lines)} is not JSON.") from None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from empirics import checkpoint
 from empirics.config import TrainConfig
-from empirics.optimizers import build_optimizer
+from empirics.directory import RunDirectory
+from empirics.extras import Extras, optimizer_of
+from empirics.origins import load_weights
+from empirics.precision.arithmetic import EMULATED
 from empirics.probes.divergence import Divergence, Trigger
 from empirics.records import Record
 from empirics.train import stepper, threads
@@ -77,7 +80,8 @@ def replay(
 
     Args:
         run: The run directory.
-        dtype: float32, bf16 (autocast), or float64 (weights, state and arithmetic).
+        dtype: float32, bf16 (autocast), float64 (weights, state and arithmetic), or an emulated format, spelled as in
+            `TrainConfig.precision`: emulated:m10e5.
         from_step: Start from the newest usable checkpoint at or before this step; None: at or before the divergence,
             or the end. Without such a checkpoint the start is step 0.
         to_step: Last step; None: that of the divergence, or the last recorded one.
@@ -100,7 +104,9 @@ def replay(
         Traceback (most recent call last):
         theory.errors.InputError: nowhere is not a run directory: it has no config.json.
     """
-    require(dtype in DTYPES, "dtype", dtype, f"one of {', '.join(DTYPES)}")
+    emulated = isinstance(dtype, str) and EMULATED.fullmatch(dtype) is not None
+    allowed = f"one of {', '.join(DTYPES)}, or an emulated format, such as emulated:m10e5"
+    require(emulated or dtype in DTYPES, "dtype", dtype, allowed)
     record = run if isinstance(run, Record) else Record(Path(run))
     config: TrainConfig = record.config
     history = losses(record)
@@ -167,6 +173,29 @@ def replay(
     )
 
 
+def explain(record: Record, config: TrainConfig, *, device: torch.device | str, cache: Path | None = None) -> None:
+    """Replay a run that diverged in float32, and store the result as `replay` in its divergence.json.
+
+    Args:
+        record: The run, no longer written.
+        config: Its configuration.
+        device: As in `replay`.
+        cache: As in `replay`.
+    """
+    try:
+        found = asdict(replay(record, device=device, cache=cache))
+    except InputError as error:  # such as data that are gone: the divergence stays the result
+        found = {"verdict": "not reproduced", "sentence": str(error)}
+    clean = {name: [_plain(x) for x in value] if isinstance(value, tuple) else value for name, value in found.items()}
+    with RunDirectory(record.path, config) as run:
+        run.write_json("divergence.json", {**(record.divergence or {}), "replay": clean})
+
+
+def _plain(value: float) -> float | None:
+    """A number as JSON has it."""
+    return value if math.isfinite(value) else None
+
+
 def rerun(
     record: Record,
     config: TrainConfig,
@@ -201,18 +230,22 @@ def rerun(
         raise InputError(f"{record.path} was trained on other data: source {config.data.source!r} has changed since.")
     dtype = torch.float64 if double else torch.float32
     model = config.model.build(config.seed).to(device, dtype)
-    optimizer = build_optimizer(config.optimizer, model, decayed=config.decay)
+    source: Any = Double(data) if double else data
+    if config.init_from:
+        load_weights(config.init_from, model, record.path.parent)
+    optimizer = optimizer_of(config, model)
+    extras = Extras(config, model, optimizer, source, record.path.parent)
     torch.manual_seed(config.seed)
-    start = 0
+    extra, start = dict[str, Any](), 0
     for path in reversed(checkpoint.checkpoints(record.path / "checkpoints")):
         if int(path.name.removeprefix("step-")) <= begin:
             try:
-                start = checkpoint.load(path, model=model, optimizer=optimizer)
+                start = checkpoint.load(path, model=model, optimizer=optimizer, extra=extra)
                 break
             except checkpoint.DamagedCheckpointError:
                 continue
-    source: Any = Double(data) if double else data
-    step_of = stepper(config, source, model, optimizer)
+    extras.load_state_dict(extra)
+    step_of = stepper(config, source, model, optimizer, extras=extras)
     curve: Curve = {}
     for step in range(start, last + 1):
         with context():

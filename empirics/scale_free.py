@@ -11,8 +11,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
+def overflowed(optimizer: Optimizer) -> bool:
+    """Whether the step that is being taken has to be left out: torch's GradScaler found values that are not finite.
+
+    Args:
+        optimizer: Inside its `step`, or a hook of it.
+
+    Returns:
+        False outside of a GradScaler.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
 class _Momentum(Optimizer):
     """w <- (1 - lr*weight_decay) w - lr*u, u made of one momentum buffer per parameter (decoupled decay)."""
+
+    _step_supports_amp_scaling = True
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         super().__init__(params, {"decoupled_weight_decay": True, **defaults})
@@ -31,6 +46,8 @@ class _Momentum(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if overflowed(self):
+            return loss
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:

@@ -1,20 +1,28 @@
-"""decaylab compare: what a run was predicted to do, and what it did."""
+"""decaylab compare: what a run was predicted to do, what it did, and why the two differ where they do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import pandas as pd
 import tyro
 
-from decaylab.output import print_json, print_table
+from decaylab.output import print_json, print_lines, print_table
 from theory.errors import InputError
+
+if TYPE_CHECKING:
+    from empirics.records import Record
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare run directories with the predictions stored in them, tensor by tensor, over the whole run."""
+    """Compare run directories with the predictions stored in them, tensor by tensor, over the whole run.
+
+    A tensor outside its band comes with the assumption that was most likely violated and the numbers that say so.
+    Several runs of one recipe (seeds) are also compared together, with intervals over seeds.
+    """
 
     run_directories: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run directories, runs/<name>-<hash8>."""
@@ -24,6 +32,8 @@ class Compare:
     """Step after the last that counts; the end of the run by default."""
     quantity: tuple[str, ...] = ("norm", "angle")
     """Quantities to show: norm, angle, relative_update."""
+    weight_dtype: str | None = None
+    """Format that the weights were stored in (bfloat16, float16, float32); that of the last checkpoint by default."""
     json: bool = False
     """Print JSON."""
 
@@ -36,7 +46,8 @@ class Compare:
         Raises:
             InputError: If a directory is no run directory or holds no prediction.
         """
-        from bridge.compare import COMPARED, compare
+        from bridge.compare import COMPARED
+        from bridge.seeds import by_recipe
         from empirics.records import Record
 
         if not self.run_directories:
@@ -44,20 +55,69 @@ class Compare:
         for name in self.quantity:
             if name not in COMPARED:
                 raise InputError(f"quantity = {name!r} is not allowed: it must be one of {', '.join(COMPARED)}.")
-        results = []
-        for path in self.run_directories:
-            record = Record(path)
-            _ = record.description  # a sentence if this is no run directory
-            comparison = compare(record, quantities=self.quantity)
-            when = (
-                "written before step 0" if comparison.preregistered else "NOT written before step 0, or changed since"
-            )
-            table = comparison.table(self.start, self.stop)
-            if self.json:
-                results.append({"run": str(path), "preregistered": comparison.preregistered, "table": table})
-            else:
-                title = f"{record.name} ({record.status}); prediction {when}; residual = predicted/measured - 1"
-                print_table(table, title=title, number=".3g")
+        records = [Record(path) for path in self.run_directories]
+        results = [self._one(record) for record in records]
+        if len(records) > 1:
+            if any(record.recipe is None for record in records):
+                raise InputError("Only runs with a recipe can be compared with one another: train them with one.")
+            sets = by_recipe(records)
+            results += [self._together(runs) for runs in sets if len(runs) > 1]
+            self._say_apart(sets)
         if self.json:
             print_json(results)
         return 0
+
+    def _one(self, record: Record) -> dict[str, Any]:
+        from bridge.compare import compare
+        from bridge.reasons import reasons, reasons_table
+
+        _ = record.description  # a sentence if this is no run directory
+        comparison = compare(record, quantities=self.quantity)
+        when = "written before step 0" if comparison.preregistered else "NOT written before step 0, or changed since"
+        table = comparison.table(self.start, self.stop)
+        found = []
+        if record.recipe is not None:
+            found = reasons(record, comparison, start=self.start, stop=self.stop, weight_dtype=self.weight_dtype)
+        if not self.json:
+            title = f"{record.name} ({record.status}); prediction {when}; residual = predicted/measured - 1"
+            print_table(table, title=title, number=".3g")
+            if found:
+                print_table(
+                    reasons_table(found), title="Why, where not in band (most likely first cause)", number=".2g"
+                )
+        return {
+            "run": str(record.path),
+            "preregistered": comparison.preregistered,
+            "table": table,
+            "reasons": reasons_table(found),
+        }
+
+    def _together(self, runs: list[Record]) -> dict[str, Any]:
+        from bridge.seeds import across_seeds
+
+        table = across_seeds(runs, quantities=self.quantity).table(self.start, self.stop)
+        if not self.json:
+            names = ", ".join(record.name for record in runs)
+            print_table(table, title=f"{len(runs)} seeds, 95 % intervals of the mean residual: {names}", number=".3g")
+        return {"runs": [str(record.path) for record in runs], "seeds": table}
+
+    def _say_apart(self, sets: list[list[Record]]) -> None:
+        from bridge.seeds import differences
+
+        if self.json:
+            return
+        first = sets[0][0]
+        print_lines(
+            f"{other[0].name} is a run of another recipe than {first.name}: {'; '.join(differences(first, other[0]))}."
+            for other in sets[1:]
+        )
+
+
+def _merged(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that say the same of several tensors as one."""
+    rows = []
+    for _, part in table.groupby("sentence", sort=False):
+        row = part.iloc[0].to_dict()
+        others = len(part) - 1
+        rows.append(row | {"tensor": f"{row['tensor']} and {others} more" if others else row["tensor"]})
+    return pd.DataFrame(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,6 +19,8 @@ class Train:
     """Name of the experiment (an unknown one lists them)."""
     set: tuple[str, ...] = ()
     """Fields to change, such as optimizer.lr=1e-3 steps=2000."""
+    scale: Literal["cpu", "gpu", "paper"] = "cpu"
+    """Size of a published experiment: cpu (a minute or two), gpu (minutes on one 80 GB card), paper (the original)."""
     seed: int = 0
     """Seed of initialisation, data order and label noise."""
     runs: Path = Path("runs")
@@ -45,7 +47,7 @@ class Train:
         from empirics.progress import Display
         from empirics.train import train
 
-        config = override(experiment(self.experiment, seed=self.seed), self.set)
+        config = override(experiment(self.experiment, seed=self.seed, scale=self.scale), self.set)
         with Display() as display:
             record = train(
                 config,
@@ -64,5 +66,6 @@ class Train:
             shown = ", ".join(f"{name} {value:.4g}" for name, value in globals_.items())
             print_lines([f"{record.path}: {record.status}; {shown}"])
             if record.divergence:
-                print_lines([f"diverged at step {record.divergence['step']}: {record.divergence['trigger']}"])
+                print_lines([f"diverged at {record.divergence['trigger']}"])
+                print_lines([record.divergence["replay"]["sentence"]] if "replay" in record.divergence else [])
         return 0 if record.status == "finished" else 1

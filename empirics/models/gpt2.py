@@ -166,7 +166,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Four times wider, GELU, and back."""
+    """Four times wider, GELU, and back; `approximate` is that of torch's GELU, tanh in OpenAI's weights."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -174,10 +174,11 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
         self.normalise = normalise if config.scale_invariant else nn.Identity()
+        self.approximate = "none"
 
     def forward(self, x_BxTxD: Tensor) -> Tensor:
         """The MLP branch, shape (B, T, D)."""
-        hidden_BxTx4D = F.gelu(self.normalise(self.c_fc(x_BxTxD)))
+        hidden_BxTx4D = F.gelu(self.normalise(self.c_fc(x_BxTxD)), approximate=self.approximate)
         return self.dropout(self.normalise(self.c_proj(hidden_BxTx4D)))
 
 

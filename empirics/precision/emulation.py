@@ -16,26 +16,33 @@ from empirics.precision.rounding import Format, Rounding
 from theory.errors import InputError
 
 
-def _named(names: str) -> frozenset[Callable[..., Any]]:
-    """Every way to call the functions of these names: torch.x, torch.nn.functional.x, Tensor.x, torch.linalg.x."""
+def named(names: str) -> frozenset[Callable[..., Any]]:
+    """Every way to call functions: torch.x, torch.nn.functional.x, Tensor.x, torch.linalg.x.
+
+    Args:
+        names: Their names, separated by blanks.
+
+    Returns:
+        The functions there are.
+    """
     spaces = (torch, F, Tensor, torch.linalg)
     return frozenset(getattr(space, name) for name in names.split() for space in spaces if hasattr(space, name))
 
 
-PRODUCTS = _named(
+PRODUCTS = named(
     "mm bmm mv dot vdot matmul inner outer ger addmm addmv addbmm baddbmm addr __matmul__ __rmatmul__ einsum tensordot "
     "chain_matmul multi_dot linear bilinear conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d "
     "conv_transpose3d scaled_dot_product_attention"
 )
-NORMALISATIONS = _named(
+NORMALISATIONS = named(
     "layer_norm group_norm rms_norm batch_norm instance_norm native_layer_norm native_group_norm native_batch_norm"
 )
-ADDS = _named("add __add__ __radd__")
+ADDS = named("add __add__ __radd__")
 IN_PLACE = {Tensor.add_: Tensor.add, Tensor.__iadd__: Tensor.add} | {
     getattr(Tensor, f"{name}_"): getattr(Tensor, name) for name in ("addmm", "addmv", "addbmm", "baddbmm", "addr")
 }
 IN_PLACE_ADDS = (Tensor.add_, Tensor.__iadd__)
-REFUSED = _named(
+REFUSED = named(
     "multi_head_attention_forward lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"
 )
 STATISTICS = {F.batch_norm: (1, 2), F.instance_norm: (1, 2)} | dict.fromkeys(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,3 +61,12 @@ class BlockMeans:
         deviations = totals - self.mean() * counts
         spread = deviations.square().sum(0) * blocks / (blocks - 1)
         return torch.where(blocks > 1, spread.sqrt() / counts.sum(0), torch.nan)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Everything it holds, not copied."""
+        return {"sums": self.sums, "length": self.length, "rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of as many columns."""
+        self.sums.copy_(state["sums"])
+        self.length, self.rows = state["length"], state["rows"]

@@ -13,10 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from empirics.probes.losses import CrossEntropy, SquaredError
-from empirics.probes.twin import POLICY, LossFn, check_batch, check_full_precision, check_loss, twin, untouched
+from empirics.probes.twice import twice_differentiable
+from empirics.probes.twin import (
+    POLICY,
+    LossFn,
+    check_batch,
+    check_full_precision,
+    check_loss,
+    explained,
+    twin,
+    unchanged,
+    untouched,
+)
 from theory.errors import InputError
 
 
@@ -30,8 +40,8 @@ class Curvature:
         statistics: BatchNorm's: "eval" (running) or "train" (of the batch, without an update).
 
     Raises:
-        InputError: If the batch is empty, the loss not a differentiable scalar, or the model of half precision, on the
-            meta device or without trainable parameters.
+        InputError: If the batch is empty or changed in place, the loss not a differentiable scalar, or the model of
+            half precision, on the meta device or without trainable parameters.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -45,11 +55,15 @@ class Curvature:
         check_full_precision(model)
         other = twin(model, statistics=statistics)
         self.policy = POLICY.format(statistics=statistics) + "; math attention"
-        self.parameters = [p for p in other.parameters() if p.requires_grad]
+        self.model, self.statistics = other, statistics
+        named = {name: p for name, p in other.named_parameters() if p.requires_grad}
+        self.parameters = list(named.values())
+        biases = [i for i, (name, p) in enumerate(named.items()) if name.endswith("bias") and p.dim() <= 1]
+        self.blocks = [[i] for i in range(len(named)) if i not in biases] + ([biases] if biases else [])
         self.sizes = [p.numel() for p in self.parameters]
         self.size, self.device = sum(self.sizes), self.parameters[0].device
         self.loss_fn = loss_fn if isinstance(loss_fn, (CrossEntropy, SquaredError)) else None
-        with untouched(model), sdpa_kernel(SDPBackend.MATH):
+        with untouched(model), unchanged(batch), twice_differentiable():
             if self.loss_fn is None:
                 self.loss = check_loss(loss_fn(other, batch))
             else:
@@ -69,6 +83,11 @@ class Curvature:
     def gradient(self) -> Sequence[Tensor]:
         """Of the loss, with its graph."""
         return self._differentiate(self.loss)
+
+    def slope(self, *, with_graph: bool) -> Tensor:
+        """The gradient as a flat vector; its graph is kept if Hessian products are to follow."""
+        parts = self.gradient if with_graph else self._grad([self.loss], self.parameters, [torch.ones_like(self.loss)])
+        return torch.cat([g.detach().reshape(-1) for g in parts])
 
     @cached_property
     def residual_gradient(self) -> Sequence[Tensor]:
@@ -92,22 +111,19 @@ class Curvature:
         outer = loss_fn.product(self.outputs.detach(), self.targets, pushed)
         return self._pull_back([self.outputs], [outer])
 
-    def factor(self, generator: torch.Generator) -> list[Tensor]:
-        """J^T S z with random signs z: the mean of its outer product is the Gauss-Newton matrix; one backward pass."""
-        loss_fn = self.known_loss()
-        z = signs(self.outputs.shape, generator, dtype=self.outputs.dtype)
-        outer = loss_fn.factor(self.outputs.detach(), self.targets, z)
-        return list(self._grad([self.outputs], self.parameters, [outer]))
+    def residual_blocks(self, vector: Tensor) -> Tensor:
+        """The diagonal blocks of that matrix times a flat vector: one block a parameter, one for all biases."""
+        gradients, vectors = self.residual_gradient, self.split(vector)
+        parts = list(vectors)
+        for block in self.blocks:
+            chosen = [[each[i] for i in block] for each in (gradients, self.parameters, vectors)]
+            for i, part in zip(block, self._grad(*chosen), strict=True):
+                parts[i] = part
+        return torch.cat([part.reshape(-1) for part in parts])
 
-    def block(self, gradient: Tensor, index: int, vector: Tensor) -> Tensor:
-        """The diagonal block of one parameter times a vector of its shape.
-
-        Args:
-            gradient: That parameter's, with its graph.
-            index: Of the parameter.
-            vector: Its tangent.
-        """
-        return self._grad([gradient], [self.parameters[index]], [vector])[0]
+    def pull_back(self, cotangent: Tensor) -> Sequence[Tensor]:
+        """J^T times a cotangent of the outputs; one backward pass."""
+        return self._grad([self.outputs], self.parameters, [cotangent])
 
     def known_loss(self) -> CrossEntropy | SquaredError:
         """The loss, if its curvature is known in closed form, else an error."""
@@ -122,7 +138,8 @@ class Curvature:
         return dual, self._differentiate(self.outputs, dual)
 
     def _differentiate(self, output: Tensor, cotangent: Tensor | None = None) -> Sequence[Tensor]:
-        gradients = torch.autograd.grad(output, self.parameters, cotangent, create_graph=True, allow_unused=True)
+        with explained():
+            gradients = torch.autograd.grad(output, self.parameters, cotangent, create_graph=True, allow_unused=True)
         if all(g is None for g in gradients):
             raise InputError(
                 "loss_fn's result does not depend on the model that it is given: it must use that argument."

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from empirics.probes.twin import check_batch, check_loss, explained, unchanged
 from empirics.tensors import TensorView
+from theory.errors import require
 
 RADIAL_TOLERANCE = 0.01
 """Largest `radial` and `loss_change` of a scale-invariant tensor; float32 and layers' epsilon give 1e-9 .. 1e-3."""
@@ -64,6 +66,10 @@ def invariance(
     Returns:
         The defects by the views' names.
 
+    Raises:
+        InputError: If the batch is empty or changed in place, the loss not a differentiable scalar, or the model on the
+            meta device.
+
     Example:
         >>> from empirics.tensors import tensors
         >>> model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.LayerNorm(3, eps=1e-30), nn.Linear(3, 1))
@@ -71,6 +77,9 @@ def invariance(
         >>> [name for name, defect in defects.items() if defect.is_invariant]
         ['0.weight']
     """
+    check_batch(batch)
+    for name, tensor in model.named_parameters():
+        require(not tensor.is_meta, f"device of {name!r}", "meta", "a device that holds values")
     twin = copy.deepcopy(model).eval().requires_grad_(True)
     for module in twin.modules():
         if isinstance(module, _BatchNorm):
@@ -79,8 +88,10 @@ def invariance(
     parameters = {view.parameter_name: twin.get_parameter(view.parameter_name) for view in views}
 
     def gradient(*wanted: Tensor) -> tuple[Tensor, list[Tensor]]:
-        loss = loss_fn(twin, batch)
-        gradients = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+        with unchanged(batch):
+            loss = check_loss(loss_fn(twin, batch))
+        with explained():
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
         return loss.detach().double(), [g.double() for g in gradients]
 
     loss, gradients = gradient(*parameters.values())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from empirics.probes.curvature import Curvature
 from empirics.probes.products import dot, wide
-from empirics.probes.twin import POLICY, LossFn, check_batch, check_loss, twin, untouched
+from empirics.probes.twin import POLICY, LossFn, check_batch, check_loss, twin, unchanged, untouched
 from empirics.tensors import tensors
 from theory.errors import require, whole
 
@@ -88,6 +88,9 @@ def noise_scale(
     b (mean ||g_i||^2 - ||G||^2): both unbiased, unlike the squared mean gradient. Gradients are added up in groups,
     which the jackknife leaves out in turn; memory is that of `groups` gradients, however many microbatches there are.
 
+    Costs one gradient a microbatch and groups^2 inner products of gradients, and with `hessian_batch` about
+    2 (groups + 1) gradients of that batch. Standard errors are those of the choice of examples.
+
     Args:
         model: Any module; stays as it is.
         loss_fn: Mean loss of (model, microbatch).
@@ -101,7 +104,8 @@ def noise_scale(
         The noise scale, with standard errors.
 
     Raises:
-        InputError: If there are fewer than 3 microbatches, one is empty, or the loss is not a differentiable scalar.
+        InputError: If there are fewer than 3 microbatches, one is empty or changed in place, or the loss is not a
+            differentiable scalar.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)                       # gradients x: mean 2, variance 1
@@ -118,7 +122,7 @@ def noise_scale(
     squares, counts = np.zeros((groups, len(views))), np.zeros(groups)
     for number, batch in enumerate(batches):
         check_batch(batch, "a microbatch")
-        with untouched(model):
+        with untouched(model), unchanged(batch):
             loss = check_loss(loss_fn(other, batch))
             gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
         gradient = dict(zip(named, gradients, strict=True))

@@ -104,6 +104,30 @@ class Signal:
         """
         return {s.view.name: s.result() for s in self._streams if s.moments.rows}
 
+    def forget(self) -> None:
+        """Begin a new window: means start afresh, while the next steps still see those before them."""
+        for stream in self._streams:
+            stream.forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on, not copied.
+
+        Returns:
+            Tensors and numbers by tensor.
+        """
+        return {stream.view.name: stream.state_dict() for stream in self._streams}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`; one of other tensors, lags or sketches is ignored.
+
+        Args:
+            state: What it returned.
+        """
+        shapes = {name: tuple(each["kept"].shape) for name, each in state.items()}
+        if shapes == {stream.view.name: tuple(stream.kept.shape) for stream in self._streams}:
+            for stream in self._streams:
+                stream.load_state_dict(state[stream.view.name])
+
     def close(self) -> None:
         """Remove the hooks from the optimizer; results can still be read."""
         for handle in self._handles:
@@ -138,8 +162,24 @@ class Stream:
         self.kept = torch.zeros(3, lags + 1, self.width, dtype=self.dtype, device=device)  # v, e, u; newest at 0
         self.valid = torch.zeros(lags + 1, dtype=torch.float64, device=device)
         self.old = torch.empty(0)
-        self.moments, self.grads = BlockMeans(3, device), BlockMeans(lags + 1, device)
-        self.updates = BlockMeans(lags + 1, device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Start the means afresh."""
+        device, columns = self.kept.device, self.lags + 1
+        self.moments, self.grads, self.updates = (BlockMeans(n, device) for n in (3, columns, columns))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Last sketches and running means, between two steps."""
+        means = {name: getattr(self, name).state_dict() for name in ("moments", "grads", "updates")}
+        return {"kept": self.kept, "valid": self.valid} | means
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.kept.copy_(state["kept"])
+        self.valid.copy_(state["valid"])
+        for name in ("moments", "grads", "updates"):
+            getattr(self, name).load_state_dict(state[name])
 
     def sketch(self, x: Tensor) -> Tensor:
         """Random projection of a vector to `width` numbers; the vector itself if it is short."""

@@ -18,13 +18,14 @@ HALF = (torch.float16, torch.bfloat16)
 POLICY = "BatchNorm statistics {statistics}; dropout off"
 
 
-def twin(model: nn.Module, *, statistics: str = "eval") -> nn.Module:
+def twin(model: nn.Module, *, statistics: str = "eval", trainable: bool = True) -> nn.Module:
     """Copy a model without copying its parameters, with dropout off.
 
     Args:
         model: Any module; stays as it is.
         statistics: BatchNorm's: "eval" uses the running ones, "train" those of the batch (no running one is updated,
             since the buffers are copies).
+        trainable: Refuse a model without trainable parameters.
 
     Returns:
         The copy, whose parameters share the model's memory but not its gradients.
@@ -42,7 +43,7 @@ def twin(model: nn.Module, *, statistics: str = "eval") -> nn.Module:
     require(statistics in ("eval", "train"), "statistics", statistics, "'eval' or 'train'")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         require(not tensor.is_meta, f"device of {name!r}", "meta", "a device that holds values")
-    if not any(p.requires_grad for p in model.parameters()):
+    if trainable and not any(p.requires_grad for p in model.parameters()):
         raise InputError(f"model = {type(model).__name__} has no trainable parameters: there must be at least one.")
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
     try:
@@ -63,8 +64,59 @@ def untouched(model: nn.Module) -> Iterator[None]:
         model: Says which devices' generators are at stake.
     """
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=list(devices)):
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=list(devices)), explained():
         yield
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say in a sentence that a gradient was needed of something that has been overwritten.
+
+    Raises:
+        InputError: Instead of torch's RuntimeError about it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        told = "model changes a tensor in place that its gradient needs: it must not, and could not be trained either."
+        raise InputError(told) from error
+
+
+def leaves(batch: Any) -> Iterator[Tensor]:
+    """The tensors in a batch.
+
+    Args:
+        batch: A tensor, or lists, tuples and mappings of them; anything else holds none.
+    """
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, (list, tuple, Mapping)):
+        for part in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from leaves(part)
+
+
+@contextmanager
+def unchanged(batch: Any) -> Iterator[None]:
+    """Put the batch back, and raise, if it is changed in place within the context.
+
+    Args:
+        batch: As in `leaves`.
+
+    Raises:
+        InputError: If it was changed.
+    """
+    before = [(x, x._version, x.detach().clone()) for x in leaves(batch) if not x.is_inference()]
+    try:
+        yield
+    finally:
+        changed = [(x, value) for x, version, value in before if x._version != version]
+        with torch.no_grad():
+            for x, value in changed:
+                x.detach().copy_(value)
+    if changed:
+        raise InputError("batch is changed in place by the model: it must stay as it is, so clone it in forward.")
 
 
 def check_batch(batch: Any, field: str = "batch") -> None:

@@ -47,7 +47,7 @@ class Windows:
 
     Policy: reads weights and gradients around the optimizer's step; no forward pass, so modes, buffers, dropout,
     BatchNorm and random numbers are not involved. Sums of float32 products are accumulated in float64. Resuming inside
-    a window waits for the next one: checkpoints at multiples of `every` lose nothing.
+    a window waits for the next one, unless it is given the window's `state_dict`.
 
     Args:
         model: The model whose tensors are measured.
@@ -115,6 +115,26 @@ class Windows:
         with self.bill.charge("windows"):
             pending, self._pending = self._pending, []
             return [(step, self._quantities(span, active, flat.cpu().numpy())) for step, span, active, flat in pending]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on inside an open window: the step of its opening, and the weights then, not copied.
+
+        Returns:
+            Tensors and numbers; empty outside of windows.
+        """
+        inside = self._opened is not None and self.step - self._opened < self.spans[-1]
+        return {"opened": self._opened, "copies": list(self._copies)} if inside else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on inside the window of a `state_dict`; one of other tensors is ignored.
+
+        Args:
+            state: What it returned.
+        """
+        copies = state.get("copies", [])
+        if [tuple(copy.shape) for copy in copies] == [view.shape for view in self.views]:
+            self._opened = state["opened"]
+            self._copies = [c.to(view.parameter.device) for c, view in zip(copies, self.views, strict=True)]
 
     def close(self) -> None:
         """Remove the hooks and free the copy; what was measured can still be flushed."""

@@ -15,7 +15,7 @@ def run(*arguments: str) -> int:
     return stop.value.code if isinstance(stop.value.code, int) else 1
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "validate", "compare", "audit"])
+@pytest.mark.parametrize("command", ["predict", "train", "validate", "compare", "audit", "probe", "replay"])
 def test_help_is_complete(command, capsys):
     assert run(command, "--help") == 0
     text = capsys.readouterr().out
@@ -84,6 +84,10 @@ def test_predict_reads_a_recipe_and_writes_tables_and_plots(tmp_path, capsys):
         (("train", "gpt2_small_text", "--set", "steps"), ("steps", "field=value")),
         (("compare", "nowhere"), ("nowhere", "not a run directory")),
         (("compare",), ("RUN is missing",)),
+        (("probe", "nothing"), ("target = 'nothing'", "a run directory, or one of gpt2_small_text")),
+        (("probe", "resnet_noisy_digits", "--checkpoint", "3"), ("checkpoint = 3", "no run directory")),
+        (("probe", "resnet_noisy_digits", "--probes", "sharpness"), ("probes = 'sharpness'", "hessian_trace")),
+        (("replay", "nowhere"), ("nowhere", "not a run directory")),
         (("audit", "no.such.module:f"), ("no.such.module:f", "cannot be found")),
     ],
 )
@@ -138,3 +142,37 @@ def test_audit_of_an_experiment_and_of_anyones_model(tmp_path, monkeypatch, caps
     assert "not tested" in capsys.readouterr().out
     assert run("audit", "mine_for_audit:wrong") == 2
     assert "must return (model, optimizer)" in capsys.readouterr().err
+
+
+def test_probe_and_replay_of_a_run_and_of_an_experiment(tmp_path, capsys):
+    sets = ["steps=30", "schedule.warmup=10", "data.val_windows=16", "checkpoint_every=10"]
+    assert run("train", "gpt2_small_text", "--runs", tmp_path, "--json", "--set", *sets) == 0
+    path = json.loads(capsys.readouterr().out)["run"]
+    probe = ("probe", path, "--probes", "hessian_trace,activations", "--batch", "4", "--rel-error", "0.3")
+    assert run(*probe, "--checkpoint", "20", "--json") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["target"].endswith("after 20 steps")
+    assert out["examples"] == 4
+    trace, activations = out["probes"]
+    (reading,) = trace["readings"]
+    assert reading["quantity"] == "hessian_trace"
+    assert 0 < reading["stderr"] < reading["value"]
+    assert trace["seconds"] > 0
+    assert {x["quantity"] for x in activations["readings"]} >= {"residual_rms", "attention_logit_max", "branch_lost"}
+    assert run(*probe) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "after 30 steps: GPT2, 4 examples" in lines[0]
+    assert {"value", "±", "seconds", "gradients"} <= set(lines[1].split())
+    assert run("probe", path, "--checkpoint", "5") == 2
+    assert "it has 20, 30" in capsys.readouterr().err
+    assert run("probe", "gpt2_small_text", "--probes", "activations", "--batch", "4", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["target"] == "gpt2_small_text before step 0"
+    assert run("replay", path, "--dtype", "emulated:m10e5", "--from-step", "25", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "no divergence"
+    assert found["steps"] == list(range(20, 30))
+    assert found["control"] == found["original"] != found["replayed"]
+    assert run("replay", path, "--from-step", "25") == 0
+    assert "losses differ by at most 0 nats" in capsys.readouterr().out
+    assert run("replay", path, "--dtype", "fp8") == 2
+    assert "dtype = 'fp8'" in capsys.readouterr().err

@@ -29,7 +29,16 @@ TARGETS = [
 
 def test_the_readme_has_code_and_commands():
     assert len(PYTHON) >= 2
-    assert {shlex.split(command)[1] for command in COMMANDS} == {"predict", "train", "audit", "compare", "validate"}
+    assert {shlex.split(command)[1] for command in COMMANDS} == {
+        "predict",
+        "train",
+        "audit",
+        "compare",
+        "validate",
+        "probe",
+        "replay",
+        "data",
+    }
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
@@ -49,8 +58,9 @@ def test_commands_run_in_order(tmp_path, monkeypatch, capsys):
         _, name, *arguments = shlex.split(command)
         if name == "validate":
             continue
-        if name == "compare":
-            arguments = [str(path) for path in (tmp_path / "runs").iterdir()]
+        if "runs/<name>-<hash8>" in arguments:
+            (path,) = (tmp_path / "runs").iterdir()
+            arguments = [str(path) if argument == "runs/<name>-<hash8>" else argument for argument in arguments]
         with pytest.raises(SystemExit) as stop:
             main([name, *arguments])
         assert stop.value.code == 0, capsys.readouterr().err

@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import random
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -178,3 +180,58 @@ def test_what_a_killed_save_left_is_cleared_and_never_loaded(tmp_path):
     assert load_latest(tmp_path, model=model, optimizer=optimizer) == 0
     save(tmp_path, 1, model=model, optimizer=optimizer, keep=1)
     assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def test_some_are_kept_for_good(tmp_path):
+    model, optimizer = pair()
+    for step in range(1, 9):
+        save(tmp_path, step, model=model, optimizer=optimizer, keep=2, keep_every=3)
+    assert [int(path.name.removeprefix("step-")) for path in checkpoints(tmp_path)] == [3, 6, 7, 8]
+
+
+def test_one_that_was_being_replaced_comes_back(tmp_path):
+    model, optimizer = pair()
+    expected = contents(model, optimizer)
+    path = save(tmp_path, 1, model=model, optimizer=optimizer, keep=1)
+    path.rename(tmp_path / ".step-00000001.old")  # killed between the two renamings
+    advance(model, optimizer)
+    assert load_latest(tmp_path, model=model, optimizer=optimizer) == 1
+    assert same(contents(model, optimizer), expected)
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def save_forever(folder, report):
+    """Save step after step, each one twice, and say so; the weights are the step."""
+    model = nn.Linear(64, 64, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(1, 10_000):
+        nn.init.constant_(model.weight, step)
+        for _ in range(2):
+            save(folder, step, model=model, optimizer=optimizer, keep=1)
+            os.write(report, step.to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_kill_9_at_a_random_moment_loses_nothing_that_was_saved(tmp_path, trial):
+    """keep is 1: there is only one checkpoint to lose."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            save_forever(tmp_path, write)
+        finally:
+            os._exit(1)
+    os.close(write)
+    said = os.read(read, 4)  # the first save is done
+    time.sleep(random.SystemRandom().uniform(0, 0.1))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while more := os.read(read, 4096):
+        said += more
+    os.close(read)
+    reported = int.from_bytes(said[-4:], "little")
+    model = nn.Linear(64, 64, bias=False)
+    step = load_latest(tmp_path, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    assert reported <= step <= reported + 1
+    assert torch.equal(model.weight.detach(), torch.full((64, 64), float(step)))
+    assert all(path.name.startswith("step-") for path in tmp_path.iterdir())  # nothing damaged, nothing left over

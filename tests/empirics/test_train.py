@@ -16,18 +16,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from empirics import checkpoint
+from empirics import checkpoint, measure
 from empirics.config import TrainConfig
 from empirics.data import ImageData, TextData
 from empirics.directory import RunDirectory
 from empirics.files import DiskFullError
 from empirics.interrupt import Interrupted
 from empirics.models import GPT2Config, ResNetConfig
+from empirics.plan import Probes
 from empirics.train import train
 from theory.errors import InputError
 from theory.optimizers import SGD, AdamW
 from theory.recipe import Group, Recipe
-from theory.schedules import Cosine, Linear
+from theory.schedules import Cosine, Linear, Piecewise
 from theory.serialize import to_json
 
 KILLED = """
@@ -89,6 +90,31 @@ def resnet():
     )
 
 
+EVERYTHING = Probes(
+    activations=2,
+    hessian_trace="9+end",
+    hessian_top="end",
+    noise_scale="log:1",
+    jacobian="11",
+    signal=8,
+    windows=(1, 3, 7),
+    examples=4,
+    rel_error=0.3,
+    lags=4,
+)
+
+
+@pytest.fixture
+def watched(gpt2):
+    """Every probe, and stochastic rounding: checkpoints come inside windows, and the noise has a state of its own."""
+    return replace(gpt2, probes=EVERYTHING, precision="emulated:m7e8:stochastic", eval_every=0)
+
+
+@pytest.fixture
+def watched_images(resnet):
+    return replace(resnet, probes=replace(EVERYTHING, activations="auto"), eval_every=22)
+
+
 def outcome(record) -> dict[str, bytes]:
     """Everything of a finished run that must not depend on interruptions, to the bit."""
     last = checkpoint.checkpoints(record.path / "checkpoints")[-1]
@@ -110,7 +136,7 @@ def signal_after(steps: int, number: int):
     return lambda done, *_: os.kill(os.getpid(), number) if done == steps else None
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "resnet"])
+@pytest.mark.parametrize("kind", ["gpt2", "resnet", "watched", "watched_images"])
 def test_killed_at_a_random_step_and_resumed_is_bitwise_uninterrupted(kind, request, tmp_path):
     config = request.getfixturevalue(kind)
     whole = train(config, tmp_path / "whole")
@@ -165,6 +191,109 @@ def test_probe_attached_or_not_the_weights_are_bitwise_the_same(kind, request, t
         weights.append(load_file(checkpoint.checkpoints(record.path / "checkpoints")[-1] / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("kind", ["watched", "watched_images"])
+def test_with_every_probe_or_none_training_and_its_directory_are_the_same(kind, request, tmp_path):
+    config = request.getfixturevalue(kind)
+    plain = replace(config, probes=Probes.none())
+    assert config.directory == plain.directory
+    with_probes, without = train(config, tmp_path / "with"), train(plain, tmp_path / "without")
+    assert outcome(with_probes)["model.safetensors"] == outcome(without)["model.safetensors"]
+    assert outcome(with_probes)["moments"] == outcome(without)["moments"]
+    measured, few = with_probes.metrics(), without.metrics()
+    both = few.merge(measured, on=["step", "tensor", "quantity"], suffixes=("", "_with"))
+    assert len(both) == len(few) < len(measured)
+    assert both["value"].equals(both["value_with"])
+    assert not measured.duplicated(["step", "tensor", "quantity"]).any()
+
+
+def test_killed_inside_a_window_the_probes_go_on_where_they_were(watched, tmp_path):
+    whole = train(watched, tmp_path / "whole")
+    child(watched, tmp_path / "killed", 35, "SIGKILL")
+    newest = checkpoint.checkpoints(tmp_path / "killed" / watched.directory / "checkpoints")[-1]
+    extra = torch.load(newest / "state.pt", weights_only=True)["extra"]
+    assert extra["probes"]["windows"]["opened"] == 28  # of 7 steps, the checkpoint is of 30
+    assert {"windows", "signal"} == extra["probes"].keys()
+    assert extra["noise"].dtype == torch.uint8
+    assert outcome(train(watched, tmp_path / "killed")) == outcome(whole)
+
+
+def test_a_compiled_model_is_sampled_on_the_same_pass(watched, tmp_path, monkeypatch):
+    """Compilation itself is left out; what matters is that no hook is on the model that is trained."""
+    config = replace(watched, probes=Probes(activations=10), precision="float32")
+    plain = train(config, tmp_path)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    sampled = train(replace(config, compile=True), tmp_path)
+    assert outcome(sampled)["model.safetensors"] == outcome(plain)["model.safetensors"]
+    for quantity in ("residual_rms", "attention_logit_max", "branch_lost"):
+        assert sampled.pivot(quantity).equals(plain.pivot(quantity))
+
+
+def test_probes_are_recorded_at_their_steps_with_their_units(watched, tmp_path):
+    record = train(watched, tmp_path)
+    steps = {
+        "residual_rms": range(0, 40, 2),
+        "hessian_trace": [0, 9, 18, 27, 36, 39],
+        "hessian_trace_stderr": [0, 9, 18, 27, 36, 39],
+        "hessian_top": [39],
+        "noise_scale": [0, 1, 10],
+        "jacobian_fro": [0, 11, 22, 33],
+        "signal": [8, 16, 24, 32],
+        "angle_1": range(0, 40, 7),
+        "row_angle_7": range(6, 40, 7),
+    }
+    table = record.metrics()
+    for quantity, expected in steps.items():
+        assert table[table["quantity"] == quantity]["step"].unique().tolist() == list(expected), quantity
+    units = table.drop_duplicates("quantity").set_index("quantity")["unit"]
+    assert (units["angle_1"], units["row_angle_7"], units["noise_scale_stderr"]) == ("rad", "rad", "examples")
+    assert table[table["quantity"].str.startswith("signal")]["value"].notna().all()
+
+
+def test_images_leave_the_jacobian_to_the_evaluation_where_there_is_one(watched_images, tmp_path):
+    record = train(watched_images, tmp_path)
+    assert record.series("jacobian_fro").index.tolist() == [0, 11, 21, 22, 29]  # 21 and 29 are evaluations
+    assert record.series("jacobian_inputs").index.tolist() == [0, 11, 21, 22, 29]
+
+
+def test_the_bill_is_measured_and_printed(watched, tmp_path):
+    record = train(watched, tmp_path)
+    cost = record.cost()
+    assert {item.probe for item in cost.items} == {
+        "rotation",
+        "activations",
+        "windows",
+        "signal",
+        "hessian_trace",
+        "hessian_top",
+        "noise_scale",
+        "jacobian",
+    }
+    assert all(0 < item.seconds < cost.seconds for item in cost.items)
+    assert "hessian_trace" in str(cost)
+    assert json.loads((record.path / "timing.json").read_text())["probes"]["seconds"] == cost.seconds
+
+
+def test_other_probes_may_continue_a_run_but_cannot_measure_one_that_is_over(watched, tmp_path):
+    plain = replace(watched, probes=Probes.none())
+    with pytest.raises(Interrupted):
+        train(plain, tmp_path, progress=signal_after(7, signal.SIGTERM))
+    record = train(watched, tmp_path)
+    assert record.config.probes == watched.probes
+    assert record.series("hessian_trace").index.tolist() == [9, 18, 27, 36, 39]
+    with pytest.warns(UserWarning, match="was measured by other probes: `decaylab probe` measures its checkpoints"):
+        train(plain, tmp_path)
+
+
+def test_a_probe_that_fails_leaves_a_gap_and_says_so(watched, tmp_path, monkeypatch):
+    def fails(subject):
+        raise InputError("no.")
+
+    monkeypatch.setitem(measure.PROBES, "hessian_top", fails)
+    with pytest.warns(UserWarning, match="hessian_top was not measured after step 39: no"):
+        record = train(watched, tmp_path)
+    assert record.status == "finished"
 
 
 def test_the_loop_is_the_plain_loop(gpt2, tmp_path):
@@ -229,7 +358,7 @@ def test_what_diverges_is_a_result(gpt2, tmp_path):
     record = train(config, tmp_path)
     assert record.status == "diverged"
     step = record.divergence["step"]
-    assert re.fullmatch("loss is (nan|inf)", record.divergence["trigger"])
+    assert re.fullmatch(f"step {step}: loss is (nan|inf)", record.divergence["trigger"])
     losses = record.series("loss")
     assert losses.index[-1] == step
     assert math.isnan(losses.iloc[-1])
@@ -240,6 +369,54 @@ def test_what_diverges_is_a_result(gpt2, tmp_path):
     before = record.path.stat().st_mtime_ns
     assert train(config, tmp_path).status == "diverged"
     assert record.path.stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def jumping(gpt2):
+    """The learning rate jumps a thousandfold after 60 of 80 steps, and with it the loss."""
+    jump = Piecewise(knots=((0, 0.001), (60, 1.0)))
+    return replace(gpt2, schedule=jump, optimizer=AdamW(lr=3.0), steps=80)
+
+
+def test_a_spike_is_an_event_that_ends_the_run_only_on_demand(jumping, tmp_path):
+    record = train(jumping, tmp_path)
+    assert record.status == "finished"
+    (event,) = record.events
+    assert event["kind"] == "spike"
+    assert 60 < event["step"] < 63
+    assert record.series("spike").to_dict() == {
+        event["step"]: pytest.approx(float(event["trigger"].split()[5]), abs=0.05)
+    }
+    assert "exp_avg" in event["tensors"]["transformer.wte.weight"]
+    ended = train(replace(jumping, ends_on=("spike",)), tmp_path)
+    assert ended.status == "diverged"
+    assert ended.divergence["step"] == event["step"]
+    assert ended.divergence["trigger"] == event["trigger"]
+    assert ended.metrics()["step"].max() == event["step"]
+
+
+def test_events_survive_a_kill_once(jumping, tmp_path):
+    whole = train(jumping, tmp_path / "whole")
+    child(jumping, tmp_path / "killed", 75, "SIGKILL")
+    record = train(jumping, tmp_path / "killed")
+    assert [(e["step"], e["trigger"]) for e in record.events] == [(e["step"], e["trigger"]) for e in whole.events]
+    assert outcome(record) == outcome(whole)
+
+
+@pytest.mark.parametrize(("precision", "verdict"), [("emulated:m10e5", "precision"), ("emulated:m7e8", None)])
+def test_a_low_precision_run_that_diverges_says_whether_precision_was_why(gpt2, tmp_path, precision, verdict):
+    """Weights grow by 1 a step: activations leave fp16's range after some ten steps, never that of bf16."""
+    wide = replace(gpt2.model, dropout=0.0)
+    growing = replace(gpt2, model=wide, optimizer=AdamW(lr=1.0, weight_decay=0.0), schedule=Linear(final=1.0))
+    record = train(replace(growing, grad_clip=0.0, precision=precision), tmp_path)
+    if verdict is None:
+        assert record.status == "finished"
+        return
+    assert record.status == "diverged"
+    assert record.divergence["replay"]["verdict"] == verdict
+    assert record.divergence["replay"]["sentence"].endswith("precision was the cause.")
+    assert None in record.divergence["replay"]["control"]  # JSON has no nan
+    assert not (record.path / "lock").exists()
 
 
 class Expected:

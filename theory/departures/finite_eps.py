@@ -49,7 +49,7 @@ def finite_eps(eps: float, variance: float, scale: float = 1.0) -> FiniteEps:
         InputError: If variance or scale is not positive.
 
     Example:
-        >>> finite_eps(eps=1e-5, variance=1e-3, scale=0.1).defect
+        >>> round(finite_eps(eps=1e-5, variance=1e-3, scale=0.1).defect, 6)
         0.5
     """
     require(finite("variance", variance) > 0, "variance", variance, "a positive number")

@@ -41,7 +41,7 @@ def equilibrium_size(radial: float, lr: float, weight_decay: float, long_run: fl
         The size at which the norm stands still; infinite if nothing holds the weights back.
 
     Example:
-        >>> equilibrium_size(0.0, lr=0.02, weight_decay=1.0)
+        >>> round(equilibrium_size(0.0, lr=0.02, weight_decay=1.0), 6)
         0.1
     """
     drive = lr * long_run
@@ -76,9 +76,10 @@ def radial_gradient(
     dx/dt = -lr wd x - lr rho + lr^2 S/(2x): a decay by rho/x more. Equilibrium: wd x^2 + rho x = lr S/2,
     x/x(rho=0) = sqrt(1+z^2) - z with z = rho/sqrt(2 lr wd S): what counts is rho against sqrt(2 lr wd), the
     angle of the equilibrium without momentum. For lr wd = 1e-3 rho = +-0.02 is a factor 1.5. A positive rho gives
-    even an undecayed run an equilibrium, x = lr S/(2 rho); a negative one lets it grow linearly. The rotation is that of the decay
-    wd + rho/x, so angles change by 1/norm_ratio. In between the solution is implicit, with the roots x1 > 0 > -q of the
-    equilibrium: lr sqrt(rho^2 + 2 lr wd S) t = x1 s + q ln((x0+q)/(x+q)), s = ln((x0-x1)/(x-x1)).
+    even an undecayed run an equilibrium, x = lr S/(2 rho); a negative one lets it grow linearly. The rotation is that
+    of the decay wd + rho/x, so angles change by 1/norm_ratio. In between the solution is implicit, with the roots
+    x1 > 0 > -q of the equilibrium:
+    lr sqrt(rho^2 + 2 lr wd S) t = x1 s + q ln((x0+q)/(x+q)), s = ln((x0-x1)/(x-x1)).
 
     Source: derived here. Exact for the differential equation (1e-9); against the optimizers the norm within 1 % for
     lr wd <= 1e-3 and lr rho/x <= 1e-3. Adam divides each coordinate by its own scale: where those differ, measure rho
@@ -101,7 +102,7 @@ def radial_gradient(
 
     Example:
         >>> round(radial_gradient(0.02, lr=0.01, weight_decay=0.1).norm_ratio.item(), 2)
-        0.64
+        0.65
     """
     require(finite("radial", radial, low=-1.0, high=1.0) > -1, "radial", radial, "a cosine in (-1, 1)")
     lr, weight_decay = finite("lr", lr), finite("weight_decay", weight_decay)

@@ -75,8 +75,7 @@ def test_scale_invariant_adamw_after_its_second_moment_has_caught_up(betas):
     assert np.max(off[100 * memory :]) < 0.03
     fixed = adamw_trajectory(np.full(len(t), 1e-3), 0.0, betas, norm0, 64, scale_invariant=False).angle[1:]
     off = np.abs(law / fixed - 1)  # fixed gradients: no lag, but a bias correction that makes the first steps large
-    assert np.max(off[200:]) < 0.03
-    assert np.max(off[600:]) < 0.01
+    assert np.max((off * (t[1:] + 20))[200:]) < 0.65 * 10
 
 
 @given(n=st.floats(1e3, 1e7), nu=st.floats(0.02, 1), sgd=st.booleans(), start=st.floats(0, 1e6))
