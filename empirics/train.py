@@ -50,7 +50,8 @@ def train(
     Args:
         config: The run.
         root: Folder of run directories.
-        predict: Called with model, optimizer and config before step 0 of a new run; its result is stored first.
+        predict: Called with model, optimizer and config before step 0 of a new run; its result is stored first. Not
+            called where the laws do not apply, see `TrainConfig.predictable`.
         resume: Continue a partial run; if false, a partial run is an error.
         progress: Called with steps done, steps in all and the latest loss, whenever measurements are written.
         device: Where to train; if omitted, CUDA if there is one, otherwise the CPU.
@@ -75,6 +76,7 @@ def train(
     if record.status == "partial" and not resume:
         raise InputError(f"{path} holds a partial run: resume it, or remove the directory to start over.")
 
+    predict = predict if config.predictable else None
     with threads(config.threads), tf32(config.tf32), interruptible() as stop:
         # ---- data
         data = config.data.open(cache)
@@ -98,9 +100,7 @@ def train(
                     environment=environment(where),
                     data_hash=data.hash,
                     source=Path(__file__).read_text(),
-                    prediction=predict(model, optimizer, config)
-                    if predict is not None and config.predictable
-                    else None,
+                    prediction=predict(model, optimizer, config) if predict is not None else None,
                 )
             elif record.config != config:  # other probes
                 run.amend()

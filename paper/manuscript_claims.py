@@ -74,7 +74,7 @@ def verdict(result: Result) -> str:
     """
     count, total = len(result.of("pass")), len(result.checks)
     failed, open_ = result.of("fail"), result.of("undecided")
-    text = f"{count} of {total} check{'s' if total != 1 else ''} hold{'s' if count == 1 else ''}"
+    text = f"{count} of {total} check{'s' if total != 1 else ''} hold{'s' if 1 in (count, total) else ''}"
     text += f"; failed: {', '.join(map(code, failed))}" if failed else ""
     text += f"; undecided for lack of seeds: {', '.join(map(code, open_))}" if open_ else ""
     missing = len(result.entry["missing"])

@@ -83,7 +83,7 @@ ORIGINALS = (
         "GPT-2 124M, OpenWebText, context 1024, bfloat16 autocast, decay 0, 0.1, 0.3",
         ("lm_low_precision",),
         "3 emulated mantissa bits (bfloat16 has 7) in every matrix product, attention logit, softmax and GELU of the "
-        "small model; bfloat16 itself does not diverge within minutes at that size",
+        "small model; in exploratory runs bfloat16 itself did not diverge within minutes",
     ),
     Original(
         "Appendix: decay on all tensors, L2 inside Adam, SGD with momentum, a slower schedule",
@@ -109,16 +109,16 @@ def readme(found: Sequence[Result]) -> str:
     lines = [
         "# The paper",
         "",
-        "`decaylab paper` writes this file and `generated/` from committed results, and compiles `main.pdf` where LaTeX "
-        f"is installed (Debian: {', '.join(DEBIAN)}). `decaylab figure NAME --scale cpu` makes a figure and its "
+        "`decaylab paper` writes this file and `generated/` from committed results, and compiles `main.pdf` where "
+        f"LaTeX is installed (Debian: {', '.join(DEBIAN)}). `decaylab figure NAME --scale cpu` makes a figure and its "
         "checks; `decaylab figure list` shows the state of all.",
         "",
         "## The original's figures, and ours",
         "",
         'The original is D\'Angelo et al., "Why Do We Need Weight Decay in Modern Deep Learning?", arXiv 2310.04415. '
         "It numbers its figures differently in its versions, and its published code comes without the numbers it "
-        "draws; where a figure has a number here, it is that of the version or README named. Verdicts are about the claim at "
-        f"the scale named, by checks whose bounds were fixed before the runs.{unrepeated}",
+        "draws; where a figure has a number here, it is that of the version or README named. Verdicts are about the "
+        f"claim at the scale named, by checks whose bounds were fixed before the runs.{unrepeated}",
         "",
         "| original | its set-up | ours: scale, verdict | what differs at scale cpu |",
         "|---|---|---|---|",

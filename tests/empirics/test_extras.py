@@ -19,7 +19,7 @@ from empirics.interrupt import Interrupted
 from empirics.models import GPT2Config, PreActResNetConfig, ResNetConfig, VGGConfig
 from empirics.plan import Probes
 from empirics.relations import Matched, matrices
-from empirics.replay import Double
+from empirics.replay import Double, replay
 from empirics.train import stepper, train
 from theory.errors import InputError
 from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, Signum
@@ -363,6 +363,16 @@ def test_a_run_that_follows_another_resumes_too(relation, text, tmp_path):
         train(config, tmp_path / "stopped", progress=stop)
     again = train(config, tmp_path / "stopped")
     assert (again.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("case", ["stochastic weights", "fp16", "fixed norm", "muon"])
+def test_a_replay_sees_the_same_steps(case, text, tmp_path):
+    """Its control is the run itself, from a checkpoint in the middle, to the bit."""
+    record = train(replace(text, keep_every=5, **RESUMED[case]), tmp_path)
+    found = replay(record, from_step=7)
+    assert found.steps == tuple(range(5, 12))
+    assert found.control == found.original
+    assert (found.replayed == found.original) is (record.config.precision == "auto")
 
 
 def same(a, b) -> bool:

@@ -124,7 +124,8 @@ def _name(name: str) -> str:
     name = name.replace("w*", "w^*").replace("cos", r"\cos") if name != "cos" else r"\cos"
     name = re.sub(r"_([A-Za-z]{2,})", lambda m: m[0] if m[1] in greeks else rf"_{{\mathrm{{{m[1]}}}}}", name)
     name = _GREEK.sub(r"\\\1", name)
-    return _WORD.sub(r"\\mathrm{\1}", name)
+    name = _WORD.sub(r"\\mathrm{\1}", name)
+    return re.sub(r"^(.*\^[^']+)('+)$", r"{\1}\2", name)  # a prime is a superscript, too
 
 
 def equilibrium_symbols() -> tuple[sp.Symbol, sp.Symbol]:
