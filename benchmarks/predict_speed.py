@@ -22,8 +22,10 @@ RECIPE = Recipe(
 
 
 def main(*, repeats: int = 5, out: Path) -> None:
-    """Processor seconds of predict() on GPT-2 124M's 148 tensors and 600,000 steps, of the recursion for one, and why
-    the two may be exchanged: the largest difference over 20,000 steps spread over the run, for four tensors."""
+    """Time predict() on GPT-2 124M's 148 tensors and 600,000 steps, and the recursion for one tensor, in CPU seconds.
+
+    Why the two may be exchanged: their largest difference over 20,000 steps spread over the run, for four tensors.
+    """
     seconds = []
     for _ in range(repeats):
         began = time.process_time()

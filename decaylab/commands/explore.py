@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ class Explore:
         if self.json:
             print_json({"address": address})
         else:
-            print(f"decaylab explore: {address} (Ctrl-C stops it)", flush=True)
+            print(f"decaylab explore: {address} (Ctrl-C stops it)")
+        sys.stdout.flush()
         serving.start()
         if self.show:
             serving.io_loop.add_callback(serving.show, "/")

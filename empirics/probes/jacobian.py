@@ -68,8 +68,10 @@ class JacobianFro:
     reason: str
     """Why not layer by layer; empty if it was."""
     cost: float
-    """Multiplications of matrices, in gradients of the batch (three forward passes each); where they are small, the time is
-    up to three times as much."""
+    """Multiplications of matrices, in gradients of the batch (three forward passes each).
+
+    Where matrices are small, the time is up to three times as much.
+    """
     policy: str
     """What the network was while it was measured."""
 

@@ -111,8 +111,10 @@ def beyond(table: pd.DataFrame) -> str:
     last, rest = ends[products == products.max()], ends[(products > 0) & (products < products.max())]
     if last.empty or rest.empty:
         return ""
-    rank = rest["value"].groupby(rest["seed"]).apply(
-        lambda value: value.corr(products[value.index].rank(), method="spearman")
+    rank = (
+        rest["value"]
+        .groupby(rest["seed"])
+        .apply(lambda value: value.corr(products[value.index].rank(), method="spearman"))
     )
     return (
         f"the cell of the largest product, {products.max():g}, is past the optimum: {last['value'].mean():.0%} error; "

@@ -288,14 +288,19 @@ def test_samples_that_act_on_each_other_are_noticed(wrt):
         assert found.norm.samples[i] == pytest.approx(expected, rel=1e-5)
 
 
-def test_operations_that_depend_on_the_data_go_one_by_one():
+@pytest.mark.parametrize(("threshold", "reason"), [(0.0, "depend"), (math.inf, "across samples")])
+def test_samples_that_the_model_takes_apart_go_one_by_one(threshold, reason):
     def routed(y):
-        return torch.stack([torch.tanh(row) if row[0] > 0 else row for row in y])
+        return torch.stack([torch.tanh(row) if row[0] > threshold else row for row in y])
 
-    model, x = Model(routed), torch.randn(6, 3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = Model(routed), torch.randn(6, 3)
     found = jacobian_fro(model, x, method="exact")
-    assert "depend" in found.reason
-    slopes = torch.where(model.linear(x)[:, :1] > 0, 1 - torch.tanh(model.linear(x)).square(), 1.0).square().sum(1)
+    assert reason in found.reason
+    slopes = (
+        torch.where(model.linear(x)[:, :1] > threshold, 1 - torch.tanh(model.linear(x)).square(), 1.0).square().sum(1)
+    )
     expected = slopes * (x.square().sum(1) + 1)
     assert found.norm.samples == pytest.approx(expected.detach().numpy(), rel=1e-5)
 
