@@ -85,8 +85,7 @@ def gather(record: Record, start: int = 0, stop: int | None = None, weight_dtype
     recipe = record.recipe
     if recipe is None:
         raise InputError(f"{record.name} holds no recipe: it was trained without a prediction.")
-    measured = set(record.metrics()["quantity"].unique())
-    comparison = compare(record, quantities=[quantity for quantity in COMPARED if quantity in measured])
+    comparison = compare(record, quantities=measured(record))
     logs, updates = _logs(comparison, start, stop)
     ratios = _long_run(record, recipe, start, stop)
     corrected = _corrected(record, recipe, ratios, updates, start, stop)
@@ -109,6 +108,19 @@ def gather(record: Record, start: int = 0, stop: int | None = None, weight_dtype
     }
     named = {name: TensorEvidence(Group(name, (1,))) for name in set(comparison.windows["tensor"]) - set(tensors)}
     return Evidence(recipe, _mean(record, "clipped_fraction").get("", 0.0), named | tensors)
+
+
+def measured(record: Record) -> list[str]:
+    """Which of the quantities that can be compared a run holds.
+
+    Args:
+        record: The run.
+
+    Returns:
+        Their names.
+    """
+    held = set(record.metrics()["quantity"].unique())
+    return [quantity for quantity in COMPARED if quantity in held]
 
 
 def stored_dtype(run: Path) -> str | None:
@@ -197,7 +209,8 @@ def _corrected(
     groups = tuple(group for group in recipe.groups if group.name in tensors)
     if not groups:
         return {}
-    again = compare(record, predict(replace(recipe, groups=groups), Probe(tensors=tensors)))
+    prediction = predict(replace(recipe, groups=groups), Probe(tensors=tensors))
+    again = compare(record, prediction, quantities=measured(record))
     out: dict[str, dict[str, float]] = {}
     for row in again.table(start, stop).to_dict("records"):
         out.setdefault(str(row["tensor"]), {})[str(row["quantity"])] = float(row["residual"])
@@ -233,9 +246,9 @@ def _drifts(
                 angles.append(float(law.angle))
             except InputError:  # the norm shrinks faster than decay can: not orthogonal after all
                 angles.append(np.nan)
-        measured = part["measured"].to_numpy()[inside]
+        seen = part["measured"].to_numpy()[inside]
         good = np.isfinite(angles)
-        residual = float(np.expm1(_log(np.array(angles)[good], measured[good]))) if good.any() else np.nan
+        residual = float(np.expm1(_log(np.array(angles)[good], seen[good]))) if good.any() else np.nan
         found[group.name] = residual, float(drift[np.argmax(np.abs(drift))])
     return found
 

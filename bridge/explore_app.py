@@ -64,7 +64,7 @@ class Explorer:
             "batch": w.FloatInput(name="... times, wanted", value=1, start=0.01, step=1),
             "length": w.FloatInput(name="Steps times, wanted", value=4, start=0.01, step=1),
         }
-        self.tensor = w.Select(name="Tensor", options=[], width=420)
+        self.tensor = w.Select(name="Tensor", options=[], sizing_mode="stretch_width", max_width=420)
         self.message, self.facts, self.speed = pn.pane.HTML(""), pn.pane.HTML(""), pn.pane.HTML("", name="speed")
         self.ends, self.precision, self.advice = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(3))
         self.figures, self.data = {}, {}
@@ -95,7 +95,7 @@ class Explorer:
     def page(self) -> Any:
         """The layout."""
         pn = extra("panel", "explore")
-        left = pn.Column("## decaylab explore", *self.fields.values(), *self.exports, width=300)
+        left = pn.Column("## decaylab explore", *self.fields.values(), *self.exports, width=330)
         right = pn.Column(
             self.message,
             self.facts,
@@ -105,12 +105,12 @@ class Explorer:
             "### At the end of the run",
             self.ends,
             "### Precision",
-            pn.Row(self.other["weight_dtype"], self.other["rounding"]),
+            pn.FlexBox(self.other["weight_dtype"], self.other["rounding"]),
             self.precision,
             "### What to set for another batch or length",
-            pn.Row(self.other["batch_size"], self.other["batch"], self.other["length"]),
+            pn.FlexBox(self.other["batch_size"], self.other["batch"], self.other["length"]),
             self.advice,
-            sizing_mode="stretch_width",
+            styles={"flex": "1 1 20rem", "min-width": "0"},  # beside the widgets, or below them on a phone
         )
         return pn.FlexBox(left, right, flex_wrap="wrap", sizing_mode="stretch_width")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bridge.compare import Comparison, compare
-from bridge.evidence import Evidence, TensorEvidence, gather
+from bridge.evidence import Evidence, TensorEvidence, gather, measured
 from empirics.records import Record
 from theory.errors import InputError
 from theory.optimizers import SGD, Adam
@@ -49,6 +49,7 @@ def reasons(
     record: Record,
     comparison: Comparison | None = None,
     *,
+    quantities: Sequence[str] = ("norm", "angle"),
     start: int = 0,
     stop: int | None = None,
     weight_dtype: str | None = None,
@@ -62,6 +63,7 @@ def reasons(
     Args:
         record: The run, with its recipe.
         comparison: Its comparison; with the stored prediction if omitted.
+        quantities: What is explained, and missed where it was measured and not predicted.
         start: First step that counts.
         stop: Step after the last that counts.
         weight_dtype: Format that the weights were stored in; that of the run's last checkpoint if omitted.
@@ -73,28 +75,27 @@ def reasons(
     Raises:
         InputError: If the run holds no recipe.
     """
-    comparison = comparison or compare(record)
+    comparison = comparison or compare(record, quantities=measured(record))
     table = comparison.table(start, stop)
     evidence = gather(record, start, stop, weight_dtype)
-    outside = table[table["verdict"] != "in band"]
+    outside = table[(table["verdict"] != "in band") & table["quantity"].isin(quantities)]
     found = [_explain(row, evidence) for row in outside.to_dict("records")]
-    return found + not_predicted(record, comparison)
+    return found + not_predicted(record, comparison, [name for name in quantities if name in measured(record)])
 
 
-def not_predicted(record: Record, comparison: Comparison) -> list[Reason]:
+def not_predicted(record: Record, comparison: Comparison, quantities: Sequence[str]) -> list[Reason]:
     """Why measured tensors are not in the comparison.
 
     Args:
         record: The run, with its recipe.
         comparison: Its comparison.
+        quantities: What was measured.
 
     Returns:
         A reason for each tensor of the recipe, with the quantities that are missing joined by commas.
     """
     recipe = _recipe(record)
     had = set(zip(comparison.windows["tensor"], comparison.windows["quantity"], strict=True))
-    quantities = list(dict.fromkeys(comparison.windows["quantity"]))
-    quantities += [q for q in ("norm", "angle") if q not in quantities]
     found = []
     for group in recipe.groups:
         missing = [quantity for quantity in quantities if (group.name, quantity) not in had]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,7 @@ from bridge.report_summary import summary
 from bridge.report_whatif import FACTORS, Grid, gradient_sizes, what_if
 from empirics.files import write_atomic
 from empirics.records import Record
+from theory.advice import warnings_for
 from theory.citations import citations
 from theory.errors import InputError
 from theory.predict import predict
@@ -65,7 +67,8 @@ def run_report(run: Path, out: Path | None = None) -> Path:
     comparison = _compared(record, stored, measured)
     found = reasons(record, comparison) if comparison is not None else []
     table = None if comparison is None else comparison.table()
-    prediction = predict(recipe, grid.probe)
+    strongest = max(recipe.groups, key=recipe.decay_of)
+    prediction = predict(replace(recipe, groups=(strongest,)))  # its laws are those of all
     text = _template().render(
         title=record.name,
         css=_text("run.css"),
@@ -211,7 +214,7 @@ def _notes(record: Record, recipe: Recipe) -> list[str]:
         notes.append(record.error)
     if record.divergence:
         notes.append(f"The run diverged at step {record.divergence.get('step')}: {record.divergence.get('trigger')}.")
-    return notes + list(predict(recipe).warnings)
+    return notes + list(warnings_for(recipe, {}))
 
 
 def _table(title: str, frame: pd.DataFrame, caption: str = "") -> dict[str, Any]:

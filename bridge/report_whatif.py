@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from bridge.report_data import pack
 from empirics.records import Record
 from theory.errors import InputError
-from theory.optimizers import SGD, Adam
+from theory.invariance import rescaled_hyperparameters
+from theory.optimizers import SGD, Adam, AdamW, Decay
 from theory.predict import predict
 from theory.probe import Probe, TensorProbe
 from theory.recipe import Recipe
@@ -70,7 +72,8 @@ def changed(recipe: Recipe, lr: float, weight_decay: float) -> Recipe:
 def what_if(recipe: Recipe, probe: Probe | None = None, *, factors: Sequence[float] = FACTORS) -> Grid:
     """Predict the run at every pair of factors.
 
-    Tensors without decay are predicted once for each learning rate.
+    Cells that differ by nothing but a change of scale are predicted together, tensors without decay once for each
+    learning rate.
 
     Args:
         recipe: The run's recipe.
@@ -85,18 +88,34 @@ def what_if(recipe: Recipe, probe: Probe | None = None, *, factors: Sequence[flo
     decayed = np.array([recipe.decay_of(group) > 0 for group in recipe.groups])
     shape = (len(factors), len(factors), len(recipe.groups), len(at))
     values = {name: np.full(shape, np.nan) for name in QUANTITIES}
-    for i, lr in enumerate(factors):
-        for j, decay in enumerate(factors):
-            for chosen in (decayed, ~decayed):
-                if not chosen.any():
-                    continue
-                if chosen is not decayed and j > 0:
-                    for value in values.values():
-                        value[i, j, chosen] = value[i, 0, chosen]
-                elif (found := _at(recipe, probe, lr, decay, np.flatnonzero(chosen).tolist(), at)) is not None:
-                    for name, value in values.items():
-                        value[i, j, chosen] = found[name].T
+    for chosen in (decayed, ~decayed):
+        if not chosen.any():
+            continue
+        index, jobs = np.flatnonzero(chosen), defaultdict(list)
+        for i, lr in enumerate(factors):
+            for j, decay in enumerate(factors if chosen is decayed else factors[:1]):
+                jobs[_base(recipe, lr, decay if chosen is decayed else 1 / lr)].append((i, j, lr))
+        for base, cells in jobs.items():
+            for (i, j), found in _at(recipe, probe, base, cells, index.tolist(), at).items():
+                for name, value in values.items():
+                    value[i, j, index] = found[name]
+        if chosen is not decayed:
+            for value in values.values():
+                value[:, 1:, index] = value[:, :1, index]
     return Grid(at, values, probe)
+
+
+def _base(recipe: Recipe, lr: float, decay: float) -> tuple[float, float]:
+    """The setting from which a cell follows by a change of scale (`rescaled_hyperparameters`): for AdamW, at lr = 1.
+
+    A run with lr*s and decay/s, started from s times the norm, takes the same directions; so cells with one product
+    lr*decay are tensors of other initial norms in one prediction.
+    """
+    optimizer = recipe.optimizer
+    if not isinstance(optimizer, AdamW) or optimizer.decay is Decay.INDEPENDENT:
+        return lr, decay
+    undone = rescaled_hyperparameters("adamw", lr, decay, optimizer.eps, 1 / lr)
+    return undone.lr, undone.weight_decay
 
 
 def gradient_sizes(record: Record, recipe: Recipe) -> Probe | None:
@@ -121,14 +140,29 @@ def gradient_sizes(record: Record, recipe: Recipe) -> Probe | None:
 
 
 def _at(
-    recipe: Recipe, probe: Probe | None, lr: float, decay: float, chosen: Sequence[int], at: NDArray[np.int64]
-) -> dict[str, Array] | None:
-    groups = tuple(recipe.groups[i] for i in chosen)
-    own = None
-    if probe is not None:
-        own = Probe(tensors={g.name: probe.tensors[g.name] for g in groups if g.name in probe.tensors})
+    recipe: Recipe,
+    probe: Probe | None,
+    base: tuple[float, float],
+    cells: Sequence[tuple[int, int, float]],
+    chosen: Sequence[int],
+    at: NDArray[np.int64],
+) -> dict[tuple[int, int], dict[str, Array]]:
+    """Predict the cells that follow from one setting; none if the optimizer does not bear it."""
+    scales = {(i, j): lr / base[0] for i, j, lr in cells}
+    groups, measured = [], {}
+    for k, scale in enumerate(scales.values()):
+        for group in (recipe.groups[i] for i in chosen):
+            norm0 = None if group.norm0 is None else group.norm0 / scale
+            groups.append(replace(group, name=f"{k}:{group.name}", norm0=norm0))
+            if probe is not None and group.name in probe.tensors:
+                measured[groups[-1].name] = probe.tensors[group.name]
     try:
-        other = changed(replace(recipe, groups=groups), lr, decay)
+        other = changed(replace(recipe, groups=tuple(groups)), *base)
     except InputError:  # lr * weight_decay beyond what the optimizer bears
-        return None
-    return dict(predict(other, own).values(at))
+        return {}
+    found, n = predict(other, Probe(tensors=measured) if measured else None).values(at), len(chosen)
+    out = {}
+    for k, (cell, scale) in enumerate(scales.items()):
+        own = {name: found[name][:, k * n : (k + 1) * n].T for name in QUANTITIES}
+        out[cell] = own | {"norm": own["norm"] * scale}
+    return out

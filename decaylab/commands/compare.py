@@ -77,14 +77,19 @@ class Compare:
         table = comparison.table(self.start, self.stop)
         found = []
         if record.recipe is not None:
-            found = reasons(record, comparison, start=self.start, stop=self.stop, weight_dtype=self.weight_dtype)
+            found = reasons(
+                record,
+                comparison,
+                quantities=self.quantity,
+                start=self.start,
+                stop=self.stop,
+                weight_dtype=self.weight_dtype,
+            )
         if not self.json:
             title = f"{record.name} ({record.status}); prediction {when}; residual = predicted/measured - 1"
             print_table(table, title=title, number=".3g")
             if found:
-                print_table(
-                    reasons_table(found), title="Why, where not in band (most likely first cause)", number=".2g"
-                )
+                print_table(_merged(reasons_table(found)), title="Why not in band, or not predicted", number=".2g")
         return {
             "run": str(record.path),
             "preregistered": comparison.preregistered,

@@ -15,7 +15,7 @@ def run(*arguments: str) -> int:
     return stop.value.code if isinstance(stop.value.code, int) else 1
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "validate", "compare", "audit", "probe", "replay"])
+@pytest.mark.parametrize("command", ["predict", "train", "validate", "compare", "audit", "probe", "replay", "report"])
 def test_help_is_complete(command, capsys):
     assert run(command, "--help") == 0
     text = capsys.readouterr().out
