@@ -87,7 +87,7 @@ def test_the_number_of_workers_does_not_matter(whole, tmp_path):
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_shards(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "documents", stream(pause=0.002))
+    monkeypatch.setattr(shards, "documents", stream(pause=0.02))
     folder, moments = tmp_path / "killed", random.Random(0)
     seen = 0
     for _ in range(4):
