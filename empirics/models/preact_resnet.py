@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from empirics.models.classifier import Classifier
 from empirics.models.resnet import ResNetConfig, batch_norm, conv, initialise
 from theory.errors import whole
 from theory.serialize import serializable
@@ -42,7 +43,7 @@ class PreActResNetConfig(ResNetConfig):
         return PreActResNet(self, generator=torch.Generator().manual_seed(whole("seed", seed)))
 
 
-class PreActResNet(nn.Module):
+class PreActResNet(Classifier):
     """Images (B, C, H, W) -> logits (B, classes)."""
 
     def __init__(self, config: PreActResNetConfig, *, generator: torch.Generator) -> None:
@@ -75,18 +76,6 @@ class PreActResNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.head(F.relu(self.bn(x)).mean(dim=(2, 3)))
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy per image.
-
-        Args:
-            images: Standardised pixels, shape (B, in_channels, H, W).
-            labels: Class indices, shape (B,).
-
-        Returns:
-            Scalar, in nats.
-        """
-        return F.cross_entropy(self(images), labels)
 
 
 class PreActBlock(nn.Module):

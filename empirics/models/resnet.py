@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from empirics.models.classifier import Classifier
 from theory.errors import finite, require, whole
 from theory.serialize import serializable
 
@@ -57,7 +58,7 @@ class ResNetConfig:
         return ResNet(self, generator=torch.Generator().manual_seed(whole("seed", seed)))
 
 
-class ResNet(nn.Module):
+class ResNet(Classifier):
     """Images (B, C, H, W) -> logits (B, classes)."""
 
     def __init__(self, config: ResNetConfig, *, generator: torch.Generator) -> None:
@@ -90,18 +91,6 @@ class ResNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.head(x.mean(dim=(2, 3)))
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy per image.
-
-        Args:
-            images: Standardised pixels, shape (B, in_channels, H, W).
-            labels: Class indices, shape (B,).
-
-        Returns:
-            Scalar, in nats.
-        """
-        return F.cross_entropy(self(images), labels)
 
 
 class Block(nn.Module):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from empirics.models.classifier import Classifier
 from empirics.models.resnet import initialise
 from theory.errors import require, whole
 from theory.serialize import serializable
@@ -54,7 +55,7 @@ class VGGConfig:
         return VGG(self, generator=torch.Generator().manual_seed(whole("seed", seed)))
 
 
-class VGG(nn.Module):
+class VGG(Classifier):
     """Images (B, C, H, W) -> logits (B, classes)."""
 
     def __init__(self, config: VGGConfig, *, generator: torch.Generator) -> None:
@@ -84,15 +85,3 @@ class VGG(nn.Module):
             if number in self.pooled_after and min(x.shape[-2:]) > 1:
                 x = F.max_pool2d(x, 2)
         return self.head(x.mean(dim=(2, 3)))
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy per image.
-
-        Args:
-            images: Standardised pixels, shape (B, in_channels, H, W).
-            labels: Class indices, shape (B,).
-
-        Returns:
-            Scalar, in nats.
-        """
-        return F.cross_entropy(self(images), labels)
