@@ -117,7 +117,7 @@ def draw(table: pd.DataFrame) -> Figure:
         [handle(look) for look in CIFAR_LOOKS],
         [f"lr {lr:g}, wd {wd:g}" for lr, wd in CIFAR_ARMS],
         fontsize=6.5,
-        loc="upper right",
+        loc="lower left",
     )
     return figure
 
