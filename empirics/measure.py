@@ -258,12 +258,13 @@ class Bundle:
     """The same in gradients of the loss on the same examples."""
 
 
-def measure(subject: Subject, probes: Iterable[str]) -> list[Bundle]:
+def measure(subject: Subject, probes: Iterable[str], *, progress: Callable[[str], None] | None = None) -> list[Bundle]:
     """Measure a network with several probes; it stays as it is.
 
     Args:
         subject: Network and examples.
         probes: Names from `PROBES`.
+        progress: Called with the name of a probe before it begins.
 
     Returns:
         Readings and cost, one a probe.
@@ -277,6 +278,8 @@ def measure(subject: Subject, probes: Iterable[str]) -> list[Bundle]:
         require(name in allowed, "probes", name, f"some of {', '.join(allowed)}")
     unit, bundles = subject.gradient_seconds(), []
     for name in names:
+        if progress is not None:
+            progress(name)
         began = _now(subject.model)
         readings = PROBES[name](subject)
         seconds = _now(subject.model) - began

@@ -35,7 +35,7 @@ class Display:
             columns = (
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.3f}"),
+                TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),
             )
             self._bars = Progress(TextColumn("{task.description}"), *columns, console=self._console)
@@ -51,22 +51,22 @@ class Display:
         if self._bars is not None:
             self._bars.stop()
 
-    def update(self, name: str, done: int, steps: int, loss: float) -> None:
+    def update(self, name: str, done: int, steps: int, loss: float | None = None, *, unit: str = "steps") -> None:
         """Show that a run has come so far.
 
         Args:
             name: The run.
             done: Steps done.
             steps: Steps in all.
-            loss: Latest loss, in nats.
+            loss: Latest loss, in nats; None where there is none.
+            unit: What is counted, or what is going on where there is no loss.
         """
+        text = unit if loss is None else f"loss {loss:.3f}"
         if self._bars is not None:
-            if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=steps, completed=done, loss=loss)
-            self._bars.update(self._tasks[name], completed=done, loss=loss)
+            self._show(name, done, steps, text)
         elif time.monotonic() - self._printed.get(name, -PLAIN_EVERY) >= PLAIN_EVERY:
             self._printed[name] = time.monotonic()
-            self._print(f"{name}: {done}/{steps} steps, loss {loss:.3f}")
+            self._print(f"{name}: {done}/{steps} {unit}" + ("" if loss is None else f", {text}"))
 
     def close(self, name: str, text: str) -> None:
         """Say how a run ended; its bar goes.
@@ -79,6 +79,17 @@ class Display:
             self._bars.remove_task(self._tasks.pop(name))
         self._print(f"{name}: {text}")
 
+    def overall(self, done: int, runs: int, failed: int) -> None:
+        """Show how far a sweep is, in a bar of its own; without a terminal its runs' own lines do.
+
+        Args:
+            done: Runs that are over.
+            runs: Runs in all.
+            failed: Runs among them that failed or diverged.
+        """
+        if self._bars is not None:
+            self._show("all runs", done, runs, f"{failed} failed or diverged" if failed else "")
+
     def follow(self, name: str) -> Callable[[int, int, float], None]:
         """A `progress` argument for `train`.
 
@@ -89,6 +100,12 @@ class Display:
             A function that updates the display.
         """
         return lambda done, steps, loss: self.update(name, done, steps, loss)
+
+    def _show(self, name: str, done: int, total: int, note: str) -> None:
+        if self._bars is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=total, completed=done, note=note)
+            self._bars.update(self._tasks[name], completed=done, note=note)
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

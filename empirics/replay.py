@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from empirics import checkpoint
 from empirics.config import TrainConfig
+from empirics.continued import continued
 from empirics.directory import RunDirectory
-from empirics.extras import Extras, optimizer_of
-from empirics.origins import load_weights
 from empirics.precision.arithmetic import EMULATED
 from empirics.probes.divergence import Divergence, Trigger
 from empirics.records import Record
-from empirics.train import stepper, threads
+from empirics.train import Progress, threads
 from theory.errors import InputError, require, whole
 
 Precision = Callable[[], AbstractContextManager[Any]]
@@ -67,6 +65,7 @@ def replay(
     cache: Path | None = None,
     window: int = 100,
     threshold: float = 10.0,
+    progress: Progress | None = None,
 ) -> Replay:
     """Run the last steps of a run again, from its last checkpoint, in its own arithmetic and in another one.
 
@@ -92,6 +91,7 @@ def replay(
         cache: Folder for tokens, see `TextData.open`.
         window: Of `Divergence`.
         threshold: Of `Divergence`.
+        progress: Called with steps done and steps in all of one of the two trainings, and the loss.
 
     Returns:
         Verdict and losses.
@@ -121,12 +121,15 @@ def replay(
     random = checkpoint.rng_state()
     try:
         with threads(config.threads):
-            start, control = rerun(record, config, begin, last, where, cache, context=recorded)
+            start, control = rerun(record, config, begin, last, where, cache, context=recorded, progress=progress)
             watch = lambda curve: first_trigger(history, start, curve, window=window, threshold=threshold)
             seen = {step: (loss, 0.0) for step, loss in history.items() if start <= step <= last}
             original = broke["trigger"] if broke and broke["step"] <= last else watch(seen)
             end = last if original is None else min(last + whole("beyond", beyond), config.steps - 1)
-            _, replayed = rerun(record, wanted, begin, end, where, cache, context=precision, double=dtype == "float64")
+            double = dtype == "float64"
+            _, replayed = rerun(
+                record, wanted, begin, end, where, cache, context=precision, double=double, progress=progress
+            )
     finally:
         checkpoint.set_rng_state(random)
 
@@ -206,6 +209,7 @@ def rerun(
     *,
     context: Precision,
     double: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[int, Curve]:
     """Train in memory from the newest usable checkpoint at or before `begin` through step `last`.
 
@@ -218,6 +222,7 @@ def rerun(
         cache: Folder for tokens.
         context: Makes the context of each step.
         double: Whether weights, state and inputs are float64.
+        progress: As in `replay`.
 
     Returns:
         The first step, and loss and gradient norm of every step through the first that is not finite.
@@ -228,44 +233,17 @@ def rerun(
     data = config.data.open(cache)
     if data.hash != record.description["data_hash"]:
         raise InputError(f"{record.path} was trained on other data: source {config.data.source!r} has changed since.")
-    dtype = torch.float64 if double else torch.float32
-    model = config.model.build(config.seed).to(device, dtype)
-    source: Any = Double(data) if double else data
-    if config.init_from:
-        load_weights(config.init_from, model, record.path.parent)
-    optimizer = optimizer_of(config, model)
-    extras = Extras(config, model, optimizer, source, record.path.parent)
-    torch.manual_seed(config.seed)
-    extra, start = dict[str, Any](), 0
-    for path in reversed(checkpoint.checkpoints(record.path / "checkpoints")):
-        if int(path.name.removeprefix("step-")) <= begin:
-            try:
-                start = checkpoint.load(path, model=model, optimizer=optimizer, extra=extra)
-                break
-            except checkpoint.DamagedCheckpointError:
-                continue
-    extras.load_state_dict(extra)
-    step_of = stepper(config, source, model, optimizer, extras=extras)
+    training = continued(config, data, folder=record.path, begin=begin, device=device, double=double)
     curve: Curve = {}
-    for step in range(start, last + 1):
+    for step in range(training.start, last + 1):
         with context():
-            loss, norm = step_of(step)
+            loss, norm = training.step(step)
         curve[step] = loss.item(), 0.0 if norm is None else norm.item()
+        if progress is not None:
+            progress(step + 1 - training.start, last + 1 - training.start, curve[step][0])
         if not all(map(math.isfinite, curve[step])):
             break
-    return start, curve
-
-
-@dataclass(frozen=True)
-class Double:
-    """Data whose batches are float64 where they are floating-point numbers."""
-
-    data: Any
-    """The opened data."""
-
-    def batch(self, step: int, batch_size: int) -> tuple[Tensor, ...]:
-        """As the data's own."""
-        return tuple(x.double() if x.is_floating_point() else x for x in self.data.batch(step, batch_size))
+    return training.start, curve
 
 
 def losses(record: Record) -> dict[int, float]:

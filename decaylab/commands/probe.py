@@ -10,7 +10,7 @@ import pandas as pd
 import tyro
 
 from decaylab.output import print_json, print_lines, print_table
-from theory.errors import InputError
+from theory.errors import InputError, require
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Probe:
     probes: str = "all"
     """Probes, separated by commas: jacobian (in the parameters), jacobian_inputs, hessian_trace, hessian_top,
     gauss_newton_trace, gauss_newton_top, noise_scale, activations, invariance, joint_invariance; all that apply to the
-    network by default."""
+    network by default. By name only, as they train on in memory for some steps: signal, rotation."""
+    steps: int = 100
+    """Steps that signal and rotation watch, from the checkpoint on."""
     checkpoint: int | None = None
     """Checkpoint of the run, by its number of steps; the newest by default."""
     batch: int = 32
@@ -54,17 +56,32 @@ class Probe:
         Raises:
             InputError: If the target, checkpoint or a probe is not what it should be.
         """
-        from empirics.measure import Subject, applicable, measure
+        from empirics.measure import PROBES, Subject, applicable, measure
+        from empirics.measure_steps import STEPPED, measure_steps
+        from empirics.progress import Display
         from empirics.train import threads
 
-        name, config, model, data = self._target()
+        name, config, training, data = self._target()
         given = [part.strip() for part in self.probes.split(",") if part.strip()]
+        stepped = [part for part in given if part in STEPPED]
+        still = [part for part in given if part not in STEPPED]
+        known = (*PROBES, *STEPPED)
+        for part in given if given != ["all"] else ():
+            require(part in known, "probes", part, f"some of {', '.join(known)}")
         options = {"max_products": self.max_products, "top": self.top, "critical": self.critical}
-        with threads(config.threads):
-            subject = Subject.of(model, data, examples=self.batch, rel_error=self.rel_error, seed=self.seed, **options)
-            bundles = measure(subject, applicable(model) if given == ["all"] else given)
+        model, bundles, examples = training.model, [], self.batch
+        with threads(config.threads), Display() as display:
+            if still or not stepped:
+                subject = Subject.of(
+                    model, data, examples=self.batch, rel_error=self.rel_error, seed=self.seed, **options
+                )
+                examples, chosen = len(subject.batch[0]), applicable(model) if given == ["all"] else still
+                begun = lambda probe: display.update("probes", chosen.index(probe), len(chosen), unit=probe)
+                bundles = measure(subject, chosen, progress=begun)
+            if stepped:
+                bundles += measure_steps(training, stepped, steps=self.steps, progress=display.follow("steps watched"))
         if self.json:
-            print_json({"target": name, "examples": len(subject.batch[0]), "probes": [asdict(x) for x in bundles]})
+            print_json({"target": name, "examples": examples, "probes": [asdict(x) for x in bundles]})
             return 0
         rows = [
             {
@@ -79,20 +96,22 @@ class Probe:
             for bundle in bundles
             for first, reading in zip([True] + [False] * len(bundle.readings), bundle.readings, strict=False)
         ]
-        print_table(pd.DataFrame(rows), title=f"{name}: {type(model).__name__}, {len(subject.batch[0])} examples")
+        print_table(pd.DataFrame(rows), title=f"{name}: {type(model).__name__}, {examples} examples")
         print_lines(
             [
-                "seconds: measured. gradients: the same in gradients of the loss on the same examples.",
+                "seconds: measured. gradients: the same in gradients of the loss on the same examples; of signal and "
+                "rotation in steps of training.",
                 "After an eigenvalue stands how far from it there surely is one; '-': exact on these examples.",
             ]
         )
         return 0
 
     def _target(self) -> tuple[str, Any, Any, Any]:
-        """What it is called, its configuration, network and opened data."""
+        """What it is called, its configuration, its training at the checkpoint, and its opened data."""
         import torch
 
         from empirics import checkpoint
+        from empirics.continued import continued
         from empirics.experiments import EXPERIMENTS
         from empirics.records import Record
 
@@ -105,8 +124,8 @@ class Probe:
             if self.checkpoint is not None:
                 raise InputError(f"checkpoint = {self.checkpoint} is not allowed: {self.target} is no run directory.")
             config = EXPERIMENTS[self.target](seed=self.seed)
-            model = config.model.build(config.seed).to(device)
-            return f"{self.target} before step 0", config, model, config.data.open()
+            data = config.data.open()
+            return f"{self.target} before step 0", config, continued(config, data, device=device), data
         there = {int(x.name.removeprefix("step-")): x for x in checkpoint.checkpoints(record.path / "checkpoints")}
         chosen = self.checkpoint if self.checkpoint is not None else max(there, default=None)
         if chosen is None or chosen not in there:
@@ -116,6 +135,6 @@ class Probe:
         if data.hash != record.description["data_hash"]:
             source = config.data.source
             raise InputError(f"{record.path} was trained on other data: source {source!r} has changed since.")
-        model = config.model.build(config.seed)
-        checkpoint.load(there[chosen], model=model)
-        return f"{record.name} after {chosen} steps", config, model.to(device), data
+        training = continued(config, data, folder=record.path, begin=chosen, device=device)
+        require(training.start == chosen, "checkpoint", chosen, f"a whole one: {there[chosen]} is damaged")
+        return f"{record.name} after {chosen} steps", config, training, data

@@ -43,16 +43,19 @@ class Replay:
         Raises:
             InputError: If it is no run directory, its data have changed, or there is no step to replay.
         """
+        from empirics.progress import Display
         from empirics.replay import replay
 
-        found = replay(
-            self.run_directory,
-            dtype=self.dtype,
-            from_step=self.from_step,
-            to_step=self.to_step,
-            beyond=self.beyond,
-            device=self.device,
-        )
+        with Display() as display:
+            found = replay(
+                self.run_directory,
+                dtype=self.dtype,
+                from_step=self.from_step,
+                to_step=self.to_step,
+                beyond=self.beyond,
+                device=self.device,
+                progress=display.follow(f"{self.run_directory.name} again"),
+            )
         if self.json:
             print_json(asdict(found))
         else:
