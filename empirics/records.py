@@ -52,6 +52,9 @@ class Record:
     path: Path
     """The directory."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a string will do
+
     @property
     def name(self) -> str:
         """The directory's name, <name>-<hash8>."""
@@ -80,6 +83,8 @@ class Record:
     @property
     def config(self) -> Any:
         """The run's `TrainConfig`."""
+        import empirics.config  # noqa: F401 - makes its classes known
+
         return from_dict(self.description["config"])
 
     @property

@@ -17,13 +17,15 @@ from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, No
 from theory.prediction import Bundle, Prediction
 from theory.probe import Probe, TensorProbe
 from theory.recipe import Group, Recipe
+from theory.reference import Reference, check
 from theory.results import angle_of_chord
 from theory.trajectory.adam_l2 import adam_l2_moments
-from theory.trajectory.march import Path, inverse, lean_of, march
+from theory.trajectory.exact_sgd import exact_sgd_path
+from theory.trajectory.march import Path, march
 from theory.trajectory.march_adamw import AdamWSystem
 from theory.trajectory.march_sgd import SGDSystem, sgd_drive
+from theory.trajectory.reference_path import reference_path
 from theory.trajectory.scale_free import fixed_norm_path, scale_free_path, update_law
-from theory.trajectory.sgd import settled_moments, sgd_moments_step
 
 Array = NDArray[np.float64]
 
@@ -35,6 +37,7 @@ ASSUMPTIONS = {
     "sgd": ("gradients are orthogonal to the weights (scale invariance) and uncorrelated in time",),
     "scale_free": ("gradients are zero-mean noise, independent from step to step, Gaussian in each coordinate",),
 }
+REFERENCE = ("of tensors in the reference: update and long-run variance at a step depend on the tensor's norm alone",)
 LAWS: dict[type, tuple[str, ...]] = {
     SGD: ("sgd_equilibrium", "sgd_trajectory"),
     Adam: ("adamw_equilibrium", "adamw_trajectory"),
@@ -47,7 +50,7 @@ LAWS: dict[type, tuple[str, ...]] = {
 }
 
 
-def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
+def predict(recipe: Recipe, probe: Probe | None = None, *, reference: Reference | None = None) -> Prediction:
     """Predict norm, rotation and effective learning rate of every tensor, step by step.
 
     AdamW (and Adam without decay), Lion, Signum, normalised momentum, Muon and fixed-norm optimizers need nothing but
@@ -58,12 +61,15 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
         recipe: Optimizer, schedule, steps and groups.
         probe: Measurements; with `norm`s, the prediction starts at the probe's step (tensors without one are followed
             from step 0).
+        reference: What finished runs of the same network say (`theory.reference`), instead of a probe: their tensors'
+            norms then grow as theirs did, in place of the law's white gradients; the others follow the laws.
 
     Returns:
         The prediction.
 
     Raises:
-        InputError: If the recipe has no groups or the probe names a tensor that the recipe does not.
+        InputError: If the recipe has no groups, the probe names a tensor that the recipe does not, or there are both a
+            probe and a reference.
 
     Example:
         >>> from theory.schedules import Cosine
@@ -73,6 +79,7 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
         1.36
     """
     require(len(recipe.groups) > 0, "groups", recipe.groups, "at least one group (dl.shapes has known architectures)")
+    require(probe is None or reference is None, "reference", "given beside a probe", "given alone")
     measured = dict(probe.tensors) if probe else {}
     unknown = sorted(set(measured) - {group.name for group in recipe.groups})
     require(not unknown, "probe", unknown[:3], "about tensors that the recipe has")
@@ -85,14 +92,14 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
         shared[group.lr_factor, recipe.decay_of(group), begin].append(index)
     bundles: list[Bundle] = []
     for (_, _, begin), members in shared.items():
-        bundles += _bundles(recipe, np.array(members), measured, begin)
+        bundles += _bundles(recipe, np.array(members), measured, begin, reference)
     optimizer = recipe.optimizer
     kind = "sgd" if isinstance(optimizer, SGD) else "adamw" if isinstance(optimizer, (Adam, AdamW)) else "scale_free"
     coupled_adam = isinstance(optimizer, Adam) and any(recipe.decay_of(group) > 0 for group in recipe.groups)
     cautious = optimizer.decay is Decay.CAUTIOUS and optimizer.weight_decay > 0
     bands = tuple(
         calibrated_band()
-        if group.name in measured
+        if group.name in measured or (reference and _is_known(group, reference))
         else prior_band(
             recipe.optimizer, scale_invariant=group.scale_invariant is not None, matrix=len(group.shape) >= 2
         )
@@ -101,6 +108,7 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
     laws = ("adam_l2_equilibrium",) if coupled_adam else LAWS[type(optimizer)]
     laws += ("cautious_equilibrium",) if cautious and not coupled_adam else ()
     warnings = warnings_for(recipe, measured)
+    assumptions = ASSUMPTIONS[kind] + (REFERENCE if reference is not None else ())
     if any(tensor.radial != 0 for tensor in measured.values()):
         if kind == "scale_free" or coupled_adam:
             warnings += ("The probe's radial gradient is left out: it is followed under SGD and AdamW only.",)
@@ -112,13 +120,28 @@ def predict(recipe: Recipe, probe: Probe | None = None) -> Prediction:
         bundles=tuple(bundles),
         bands=bands,
         laws=laws,
-        assumptions=ASSUMPTIONS[kind],
+        assumptions=assumptions,
         warnings=warnings,
         start=start,
     )
 
 
-def _bundles(recipe: Recipe, members: NDArray[np.int64], measured: dict[str, TensorProbe], start: int) -> list[Bundle]:
+def _bundles(
+    recipe: Recipe,
+    members: NDArray[np.int64],
+    measured: dict[str, TensorProbe],
+    start: int,
+    reference: Reference | None,
+) -> list[Bundle]:
+    if reference is not None:
+        check(recipe)
+        known = np.array([_is_known(recipe.groups[i], reference) for i in members])
+        if known.any():
+            groups = [recipe.groups[i] for i in members[known]]
+            square0 = np.array([group.norm0 for group in groups], dtype=np.float64) ** 2
+            path = reference_path(recipe, reference, groups, square0)
+            others = _bundles(recipe, members[~known], measured, start, None) if not known.all() else []
+            return [Bundle(members[known], path, np.ones(len(groups))), *others]
     groups = [recipe.groups[i] for i in members]
     probes = [measured.get(group.name, TensorProbe()) for group in groups]
     steps = np.arange(recipe.steps)
@@ -146,6 +169,10 @@ def _bundles(recipe: Recipe, members: NDArray[np.int64], measured: dict[str, Ten
         if angle is not None and (~known & invariant).any():
             bundles.append(Bundle(members[~known & invariant], None, np.ones(0), angle))
     return bundles
+
+
+def _is_known(group: Group, reference: Reference) -> bool:
+    return group.name in reference.tensors and group.norm0 is not None
 
 
 def _norm0(group: Group, probe: TensorProbe) -> float | None:
@@ -234,45 +261,12 @@ def _coupled_path(
             system = SGDSystem(drive, lr, shrink, mu, optimizer.dampening, square0, c2, invariant, noise, radial)
             return march(system, lr, start, _kinks(recipe))
         per_step = recipe.noise()[start:, None] * c2
-        return _exact_sgd(optimizer, lr[start:], decay[start:], square0, per_step, invariant, start, radial)
+        return exact_sgd_path(optimizer, lr[start:], decay[start:], square0, per_step, invariant, start, radial)
     assert isinstance(optimizer, Adam)
     d = np.array([g.size for g, _ in chosen], dtype=np.float64)
     betas, noise = recipe.betas()[start:], recipe.noise()[start:]
     squares, angles = adam_l2_moments(lr[start:], decay[start:], betas, square0, c2, d, invariant, start, noise)
     return Path.from_steps(np.vstack([square0, squares]), angles, start)
-
-
-def _exact_sgd(
-    optimizer: SGD,
-    lr: Array,
-    decay: Array,
-    w: Array,
-    c2: Array,
-    invariant: NDArray[np.bool_],
-    start: int,
-    radial: Array,
-) -> Path:
-    """Nesterov, or rates so large that no slow root exists: step by step."""
-    squares, angles, x, b = [w], [], np.zeros_like(w), np.zeros_like(w)
-    mu, nesterov, damped = (
-        optimizer.momentum,
-        optimizer.nesterov,
-        1 - optimizer.dampening if optimizer.momentum else 1.0,
-    )
-    if start > 0:
-        q = c2[0] * inverse(w, invariant)
-        drawn = decay[0] + lean_of(radial, w, q)
-        x, b = settled_moments(w, q * (1 - radial**2), float(lr[0]), drawn, mu, nesterov, damped)
-    for t in range(len(lr)):
-        weights = (1.0, 0.0) if start + t == 0 else (damped, mu)
-        q, before = c2[t] * inverse(w, invariant), w
-        drawn = decay[t] + lean_of(radial, w, q)
-        w, x, b, moved = sgd_moments_step(w, x, b, q * (1 - radial**2), lr[t], drawn, mu, nesterov, weights)
-        squares.append(w)
-        scale = 2 * np.sqrt(w * before)
-        chord = (moved - (np.sqrt(w) - np.sqrt(before)) ** 2) / np.where(scale > 0, scale, 1.0)
-        angles.append(angle_of_chord(np.where(scale > 0, chord, 0.0)))
-    return Path.from_steps(np.array(squares), np.array(angles), start)
 
 
 def _stationary_angle(recipe: Recipe, group: Group, lr: Array, shrink: Array) -> Array | None:

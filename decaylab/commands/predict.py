@@ -17,6 +17,7 @@ from theory.optimizers import SGD, Adam, AdamW, Hyperball, Lion, Muon, Normalize
 from theory.predict import predict
 from theory.prediction import Prediction
 from theory.recipe import Group, Recipe
+from theory.reference import Measured, Reference, reference
 from theory.schedules import Constant, Cosine, InverseSqrt, Linear, Schedule, WarmupStableDecay
 
 MODELS = (*(f"gpt2-{size}" for size in shapes.GPT2_SIZES), "resnet18")
@@ -54,6 +55,9 @@ class Predict:
     """Architecture: gpt2-124m, gpt2-350m, gpt2-774m, gpt2-1558m or resnet18."""
     recipe: Path | None = None
     """Read the whole recipe from this JSON file instead (`Recipe.to_json` writes it)."""
+    reference: tuple[Path, ...] = ()
+    """Finished runs of the same network (run directories): calibrate on them, and take their tensors, not those of
+    `model`. Two whose learning rates bracket the run's, within a factor of four, are best."""
     at: tuple[int, ...] = ()
     """Steps to report; a few spread over the run if omitted."""
     out: Path | None = None
@@ -72,7 +76,7 @@ class Predict:
         Raises:
             InputError: If an argument is not allowed or a file cannot be read or written.
         """
-        prediction = predict(self.to_recipe())
+        prediction = predict(self.to_recipe(), reference=self._reference() if self.reference else None)
         steps = self.at or default_steps(prediction)
         table = prediction.table(steps)
         if self.out is not None:
@@ -102,7 +106,17 @@ class Predict:
                 return Recipe.from_json(self.recipe.read_text())
             except OSError as error:
                 raise InputError(f"recipe = {str(self.recipe)!r} cannot be read: {error.strerror}.") from None
-        return Recipe(self._optimizer(), self._schedule(), self.steps, groups_of(self.model))
+        groups = self._measured()[0].recipe.groups if self.reference else groups_of(self.model)
+        return Recipe(self._optimizer(), self._schedule(), self.steps, groups)
+
+    def _measured(self) -> list[Measured]:
+        from bridge.reference import measured
+        from empirics.records import Record
+
+        return [measured(Record(path)) for path in self.reference]
+
+    def _reference(self) -> Reference:
+        return reference(self._measured())
 
     def _optimizer(self) -> Optimizer:
         momentum = {} if self.momentum is None else {"momentum": self.momentum}
