@@ -11,7 +11,7 @@ from theory.advice import warnings_for
 from theory.bands import calibrated_band, prior_band
 from theory.departures.radial_gradient import equilibrium_size
 from theory.equilibrium.decoupled import decoupled_equilibrium
-from theory.equilibrium.sgd import sgd_gain
+from theory.equilibrium.sgd import gain_and_chord, sgd_gain
 from theory.errors import require
 from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, ScaleFree, Signum
 from theory.prediction import Bundle, Prediction
@@ -274,11 +274,11 @@ def _stationary_angle(recipe: Recipe, group: Group, lr: Array, shrink: Array) ->
     optimizer, decay = recipe.optimizer, recipe.decay_of(group)
     if not isinstance(optimizer, SGD) or decay == 0:
         return None
-    angles = {
-        rate: float(
-            angle_of_chord(sgd_gain(rate, decay, optimizer.momentum, optimizer.dampening, optimizer.nesterov)[1])
-        )
-        for rate in np.unique(lr).tolist()
-        if rate > 0
-    }
-    return np.array([angles.get(rate, 0.0) for rate in lr.tolist()])
+    moving = lr > 0
+    if moving.any():
+        momentum, dampening, nesterov = optimizer.momentum, optimizer.dampening, optimizer.nesterov
+        sgd_gain(float(lr.max()), decay, momentum, dampening, nesterov)  # refuses what is not stable
+        kappa = 1 - dampening if momentum else 1.0
+        chord = gain_and_chord(np.where(moving, lr, lr.max()), decay, momentum, kappa, nesterov)[1]
+        return np.where(moving, angle_of_chord(chord), 0.0)
+    return np.zeros_like(lr)

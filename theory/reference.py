@@ -31,7 +31,7 @@ SEGMENTS = 20
 """Pieces of a run, each longer than the one before; from 13 on, errors on other runs no longer depended on it."""
 FIRST = 1 / 30
 """Of the run, the first piece: within it tensors leave their initial values."""
-REACH = 0.97
+REACH = 0.9
 """Of a run, how far its measured norms must go: they may end before the last step."""
 STEEPEST = 4.0
 """Largest power of the norm: beyond it the norms of the runs are too close to tell."""

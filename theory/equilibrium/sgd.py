@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from theory.errors import InputError, finite, require
 from theory.results import Equilibrium, angle_of_chord
@@ -39,6 +40,23 @@ def sgd_gain(
     require(rho > 0, "lr * weight_decay", lr * weight_decay, "positive: without decay the norm grows and never settles")
     limit = 2 * (1 + momentum) / (kappa * (1 + 2 * momentum if nesterov else 1))
     require(lr * weight_decay < limit, "lr * weight_decay", lr * weight_decay, f"below {limit:g} to be stable")
+    return gain_and_chord(lr, weight_decay, momentum, kappa, nesterov)
+
+
+def gain_and_chord(lr: Any, weight_decay: float, momentum: float, kappa: float, nesterov: bool) -> tuple[Any, Any]:
+    """The numbers of `sgd_gain`, for one learning rate or an array of them, unchecked.
+
+    Args:
+        lr: Learning rates, positive.
+        weight_decay: As there, positive.
+        momentum: As there.
+        kappa: 1 - dampening; 1 without momentum.
+        nesterov: As there.
+
+    Returns:
+        K and 1 - cos, of the shape of `lr`.
+    """
+    rho = kappa * lr * weight_decay
     if not nesterov:
         gain = kappa * lr * (1 + momentum) / (weight_decay * (1 - momentum) * (2 * (1 + momentum) - rho))
         return gain, rho / (1 + momentum)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+BEYOND = 1.1
+"""Of the references' length: so much further their last piece is taken to hold."""
 FALL = 1.5
 """Power of the schedule's multiplier with which ||w||^2 grows, 2 for white gradients and 1 for a drift; of 1, 1.25, ...
 2 the one that carried best from a cosine to a constant rate and to half the length, in one seed of a small GPT-2."""
@@ -39,7 +41,7 @@ def reference_path(recipe: Recipe, found: Reference, groups: Sequence[Group], sq
         InputError: If the run is longer than the references.
     """
     last = found.edges[-1]
-    require(recipe.steps <= last + 0.03 * last, "steps", recipe.steps, f"at most those of the references, {last}")
+    require(recipe.steps <= BEYOND * last, "steps", recipe.steps, f"at most those of the references, {last}")
     lr, keep = rates(recipe, groups[0])
     kick = kicks(lr)
     tensors = [found.tensors[group.name] for group in groups]
