@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -208,8 +207,7 @@ def _audit(recipe: Recipe) -> pd.DataFrame:
 
 
 def _notes(record: Record, recipe: Recipe) -> list[str]:
-    file = record.path / "notes.json"
-    notes = [str(note) for note in json.loads(file.read_text())] if file.exists() else []
+    notes = list(record.notes)
     if record.error:
         notes.append(record.error)
     if record.divergence:

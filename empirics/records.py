@@ -97,6 +97,11 @@ class Record:
         """events.json: spikes and drifts of the loss that did not end the run, and how every tensor looked then."""
         return _read_json(self.path / "events.json") if (self.path / "events.json").exists() else []
 
+    @property
+    def notes(self) -> list[str]:
+        """notes.json: what a watch had to say, such as learning rates that left the schedule; often empty."""
+        return _read_json(self.path / "notes.json") if (self.path / "notes.json").exists() else []
+
     def cost(self) -> Cost:
         """What the probes cost, in measured seconds and as a share of the time since the run was last started.
 

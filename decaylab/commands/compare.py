@@ -14,6 +14,7 @@ from theory.errors import InputError
 
 if TYPE_CHECKING:
     from empirics.records import Record
+    from theory.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Compare:
     """Step after the last that counts; the end of the run by default."""
     quantity: tuple[str, ...] = ("norm", "angle")
     """Quantities to show: norm, angle, relative_update."""
+    seen: bool = False
+    """Compare with the laws on the learning rates as they were, which a watch stores where they left its schedule."""
+    reference: tuple[Path, ...] = ()
+    """Compare with what these finished runs of the same network say, see `decaylab predict --reference`."""
     weight_dtype: str | None = None
     """Format that the weights were stored in (bfloat16, float16, float32); that of the last checkpoint by default."""
     json: bool = False
@@ -50,6 +55,8 @@ class Compare:
         from bridge.seeds import by_recipe
         from empirics.records import Record
 
+        if self.seen and self.reference:
+            raise InputError("seen and reference are not allowed together: there is one prediction to compare with.")
         if not self.run_directories:
             raise InputError("RUN is missing: give at least one run directory.")
         for name in self.quantity:
@@ -72,8 +79,9 @@ class Compare:
         from bridge.reasons import reasons, reasons_table
 
         _ = record.description  # a sentence if this is no run directory
-        comparison = compare(record, quantities=self.quantity)
+        comparison = compare(record, self._prediction(record), quantities=self.quantity)
         when = "written before step 0" if comparison.preregistered else "NOT written before step 0, or changed since"
+        when = "from reference runs" if self.reference else "on the rates as they were" if self.seen else when
         table = comparison.table(self.start, self.stop)
         found = []
         if record.recipe is not None:
@@ -90,12 +98,28 @@ class Compare:
             print_table(table, title=title, number=".3g")
             if found:
                 print_table(_merged(reasons_table(found)), title="Why not in band, or not predicted", number=".2g")
+            print_lines(record.notes, bullet="! ")
         return {
             "run": str(record.path),
             "preregistered": comparison.preregistered,
+            "notes": record.notes,
             "table": table,
             "reasons": reasons_table(found),
         }
+
+    def _prediction(self, record: Record) -> Prediction | pd.DataFrame | None:
+        """What to compare with; None for the prediction in the run directory."""
+        if self.reference:
+            from bridge.reference import measured, reference
+            from theory.predict import predict
+
+            return predict(measured(record).recipe, reference=reference(self.reference))
+        if not self.seen:
+            return None
+        file = record.path / "prediction_seen.parquet"
+        if not file.exists():
+            raise InputError(f"{record.path} has no {file.name}: its learning rates never left the schedule.")
+        return pd.read_parquet(file)
 
     def _together(self, runs: list[Record]) -> dict[str, Any]:
         from bridge.seeds import across_seeds
