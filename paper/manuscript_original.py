@@ -28,7 +28,7 @@ ORIGINALS = (
         "number of steps",
         "ResNet-18, subsets of CIFAR-5m",
         ("data_regimes",),
-        "a one-block-a-stage BatchNorm ResNet of width 8; noisy digits up to 1,000 images, CIFAR-10 pooled to 16x16",
+        "a one-block-a-stage BatchNorm ResNet of width 8; noisy digits up to 1,500 images, CIFAR-10 pooled to 16x16",
     ),
     Original(
         "Figure 1 of the code's README: test error for large and small learning rates with and without decay, the "
@@ -36,21 +36,23 @@ ORIGINALS = (
         "VGG-16 and ResNet-18 on CIFAR-10, pre-activation ResNet-34 on CIFAR-100; 1,000 epochs of plain SGD",
         ("overtraining_curves", "vgg_curves"),
         "noisy digits (1,000 images, 30 % random labels) and 4,000 CIFAR-10 images; 75 and 62 epochs; BatchNorm "
-        "statistics recomputed exactly before every evaluation",
+        "statistics recomputed exactly before every evaluation; the VGG has three convolutions",
     ),
     Original(
         "Figure 2 of the code's README: scale-invariant networks on the sphere, where decay is an effective learning "
         "rate",
         "scale-invariant ResNet-18 at fixed norm, three learning rates, fine-tuned at a tiny rate along the run",
         ("sphere",),
-        "scale-invariant ResNet of width 8 on noisy digits; norms fixed, and the effective rate tracked per layer",
+        "scale-invariant ResNet of width 8 on noisy digits; a decayed run beside runs of fixed norms that follow its "
+        "effective rates tensor by tensor, or take their mean, a quarter or four times of it; no fine-tuning",
     ),
     Original(
         "Figure 3 of the code's README: along a run with decay the fine-tuned and the averaged iterate improve while "
         "the loss stays put",
         "ResNet-18 on CIFAR-10, lr 0.1, decay 0.015, fine-tuned at lr 1e-3 along the run",
         ("noise_driven_process", "jacobian_at_equal_loss"),
-        "noisy digits; the Jacobian norm is the scale-invariant one; compared at equal training loss as well",
+        "noisy digits; the runs go on from weights that have memorised the labels; fine-tuned from two epochs only; "
+        "the Jacobian norm is the scale-invariant one; compared at equal training loss as well",
     ),
     Original(
         "Test error and Jacobian norm over a grid of learning rates and decays",

@@ -15,11 +15,18 @@ SOLVABLE = ("laws", "schedules", "twin", "rounding", "least_squares", "label_noi
 NAMES = (
     "overtraining_curves",
     "overtraining_heatmap",
+    "noise_driven_process",
     "jacobian_at_equal_loss",
+    "sphere",
+    "vgg_curves",
     "data_regimes",
     "lm_decay_curves",
     "lm_constant_lr",
+    "lm_effective_lr",
     "lm_low_precision",
+    "precision_knob",
+    "lm_l2_and_coverage",
+    "one_run_predicts_the_sweep",
     "end_of_run",
     *SOLVABLE,
 )

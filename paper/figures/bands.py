@@ -52,7 +52,7 @@ def seeds_wide(frame: pd.DataFrame, quantity: str, *, x: str = "step") -> pd.Dat
     """
     rows = frame[frame["quantity"] == quantity]
     wide = rows.pivot_table(index=x, columns="seed", values="value").dropna()
-    return 100 * wide if quantity in PERCENT else wide
+    return 100 * wide if quantity.removesuffix("_ema") in PERCENT else wide
 
 
 def band(axes: Axes, frame: pd.DataFrame, quantity: str, look: dict[str, Any], *, x: str = "step", **line: Any) -> None:
@@ -67,6 +67,8 @@ def band(axes: Axes, frame: pd.DataFrame, quantity: str, look: dict[str, Any], *
         **line: More properties of the line.
     """
     wide = seeds_wide(frame, quantity, x=x)
+    if wide.empty:
+        return
     at, values = wide.index.to_numpy(np.float64), wide.to_numpy(np.float64)
     properties = {key: value for key, value in look.items() if key != "marker"} | line
     axes.fill_between(at, values.min(axis=1), values.max(axis=1), color=look["color"], alpha=0.18, lw=0, zorder=2)

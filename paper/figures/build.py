@@ -16,6 +16,7 @@ from empirics.records import Record
 from empirics.sweep import run_all
 from paper import style
 from paper.figures.claims import SEEDS, Claim
+from paper.figures.order import waves
 from paper.figures.setups import located, seconds
 from paper.figures.spec import Spec
 from paper.figures.table import Table, labelled, merged, read_table, stable, write_table
@@ -192,7 +193,8 @@ def gathered(
     if todo and train:
         hours = sum(map(seconds, todo)) / 3600 / jobs
         say(f"{spec.name}: {len(todo)} of {len(spec.configs(scale))} runs to do, about {hours:.1f} hours.")
-        run_all(todo, runs, workers=jobs)
+        for wave in waves(todo, spec.configs(scale), lambda config: Record(runs / config.directory).status in DONE):
+            run_all(wave, runs, workers=jobs)
     new = {}
     for config in here:
         record = Record(runs / local[config.directory].directory)

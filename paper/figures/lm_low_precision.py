@@ -2,10 +2,11 @@
 
 Runs: XS language models at constant lr 0.064, 1,800 steps, decay 0 and 0.03, three seeds, in float32 and with three
 mantissa bits (eight exponent bits) in every operand and result of matrix products, attention logits, softmax and GELU;
-residual stream, LayerNorm and weights are float32, as under autocast. At this scale 4 bits still diverge and bf16's 7
-do not within minutes. Bounds (exploratory runs in brackets): final loss without decay minus with at least 0.5 nats in
-each seed [1.3]; rise over the running minimum at least 0.5 without [1.4-1.6], at most 0.25 with [0.16]; largest
-attention logit above 1e4 without, below 1e3 with; it leaves the float32 curve at least 300 steps before the loss does.
+residual stream, LayerNorm and weights are float32, as under autocast. bf16's 7 bits do not diverge within minutes; 4
+did in an exploratory run and do not in `precision_knob`. Bounds (exploratory runs in brackets): final loss without
+decay minus with at least 0.5 nats in each seed [1.3]; rise over the running minimum at least 0.5 without [1.4-1.6], at
+most 0.25 with [0.16]; largest attention logit above 1e4 without, below 1e3 with; it leaves the float32 curve at least
+300 steps before the loss does.
 Decided before the committed runs: losses are fresh losses averaged over 100 steps; a logit has left where it stays
 above twice the float32 twin's, a loss where it stays 0.25 nats above it; float32 without decay must not rise by more
 than 0.25.

@@ -137,7 +137,7 @@ def seconds(config: TrainConfig) -> float:
         Seconds; right within a factor of two on the machines that were seen.
     """
     evaluations = 1 + (config.steps // config.eval_every if config.eval_every else 0)
-    if isinstance(config.model, ResNetConfig) and isinstance(config.data, ImageData):
+    if isinstance(config.data, ImageData):
         side = config.data.image_size or 8
         step = 4.5e-3 + config.batch_size * side**2 * 4e-7
         return 4 + config.steps * step + evaluations * (0.4 + config.data.train * side**2 * 1.5e-6)

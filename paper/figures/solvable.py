@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from paper import style
-from paper.figures.bands import LOOKS, handle
+from paper.curves import Array
+from paper.figures.bands import LOOKS, handle, log_ticks
 from paper.figures.claims import Claim, claim
 from paper.figures.setups import SEEDS
 from paper.figures.spec import Spec
@@ -56,6 +58,8 @@ CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
 """What each figure states, and the laws it holds against simulations."""
 COLUMNS = 3
 """Panels beside each other."""
+MANY = 5
+"""Most ticks that an axis has room for."""
 
 
 def simulation(laws: Sequence[str]) -> Callable[[str], pd.DataFrame]:
@@ -87,7 +91,6 @@ def simulation(laws: Sequence[str]) -> Callable[[str], pd.DataFrame]:
                         "log_x": shown.log_x,
                         "predicted": pair.predicted,
                         "value": pair.measured,
-                        "error": pair.error,
                         "bar": pair.bar,
                         "absolute": pair.absolute,
                     }
@@ -107,11 +110,13 @@ def claims(table: pd.DataFrame) -> list[Claim]:
         A claim a law.
     """
     out = []
+    error = (table["predicted"] - table["value"]).abs() / table["value"].abs().where(~table["absolute"], 1.0)
     for law, rows in table.groupby("law", sort=False):
-        size = (rows["error"].abs() / rows["bar"]).groupby(rows["seed"]).max()
-        worst = rows.loc[(rows["error"].abs() / rows["bar"]).idxmax()]
+        bars = (error / table["bar"]).loc[rows.index]
+        size, worst = bars.groupby(rows["seed"]).max(), rows.loc[bars.idxmax()]
         note = f"worst: {worst['quantity']}, {worst['series'].split(': ', 1)[1] or 'the only series'}"
-        out.append(claim(str(law), "largest error in units of the law's bar", size, 1.0, "<=", note=note))
+        sentence = f"{law}: largest error in units of its bar"
+        out.append(claim(str(law), sentence, size, 1.0, "<=", note=note))
     return out
 
 
@@ -131,10 +136,12 @@ def draw(table: pd.DataFrame) -> Figure:
     for place, (key, rows) in zip(axes, panels, strict=False):
         law, quantity = key
         panel(place, rows)
-        place.set_title(f"{law}\n{quantity}", fontsize=6.5)
+        zero = "" if rows["predicted"].any() else " (law: 0)"
+        place.set_title(f"{law}\n{quantity}{zero}", fontsize=6.5)
     for place in axes[len(panels) :]:
         place.set_visible(False)
-    marks = [handle({"color": style.QUIET, "ls": "-"}), handle({"color": style.QUIET, "ls": "", "marker": "o"})]
+    dot = {"color": style.QUIET, "ls": "", "marker": "o", "mfc": "white"}
+    marks = [handle({"color": style.QUIET, "ls": "-"}), handle(dot, marker=True)]
     figure.legend(marks, ["predicted", "simulated (mean and range of 3 seeds)"], loc="outside upper center", ncols=2)
     return figure
 
@@ -170,22 +177,48 @@ def panel(axes: Axes, rows: pd.DataFrame) -> None:
         axes: Where.
         rows: Of the table.
     """
-    for i, (_, series) in enumerate(rows.groupby("series", sort=False)):
-        look = LOOKS[i % len(LOOKS)]
+    names = [str(name).split(": ", 1)[1] for name in rows["series"].unique()]
+    for (_, series), look, name in zip(rows.groupby("series", sort=False), LOOKS, names, strict=False):
         by_x = series.groupby("x")
         x = np.array(sorted(by_x.groups), dtype=np.float64)
-        mean, low, high = (getattr(by_x["value"], name)().to_numpy() for name in ("mean", "min", "max"))
-        axes.plot(x, by_x["predicted"].mean().to_numpy(), color=look["color"], ls=look["ls"], lw=0.9, zorder=2)
-        spread = np.array([mean - low, high - mean])
-        axes.errorbar(
-            x, mean, spread, ls="", marker=look["marker"], ms=3, mfc="white", color=look["color"], elinewidth=0.6
-        )
+        mean, low, high = (getattr(by_x["value"], how)().to_numpy() for how in ("mean", "min", "max"))
+        law = by_x["predicted"].mean().to_numpy()
+        if law.any():
+            axes.plot(x, law, color=look["color"], ls=look["ls"], lw=0.9, zorder=2)
+        spread = np.maximum([mean - low, high - mean], 0.0)  # a mean of equal numbers may be rounded
+        dots = {"ls": "", "marker": look["marker"], "ms": 3, "mfc": "white", "mew": 0.7, "color": look["color"]}
+        axes.errorbar(x, mean, spread, elinewidth=0.6, label=name, **dots)
+    shown = rows[["value", "predicted"] if rows["predicted"].any() else ["value"]].to_numpy()
+    if shown.min() > 0 and (shown.max() > 30 * shown.min() or shown.shape[1] == 1):
+        log_ticks(axes)
     if bool(rows["log_x"].iloc[0]):
-        axes.set_xscale("log")
-    positive = rows[["value", "predicted"]].to_numpy()
-    if positive.min() > 0 and positive.max() > 30 * positive.min():
-        axes.set_yscale("log")
+        log_abscissa(axes, np.unique(rows["x"]))
     axes.set_xlabel(str(rows["x_label"].iloc[0]))
+    if len(names) > 3:  # they need room of their own
+        (low, high), log = axes.get_ylim(), axes.get_yscale() == "log"
+        axes.set_ylim(low / (high / low) ** 0.3 if log else low - 0.3 * (high - low), high)
+    if len(names) > 1:
+        columns = 2 if len(names) > 3 else 1
+        axes.legend(fontsize=5.5, handletextpad=0.2, labelspacing=0.25, columnspacing=0.8, borderpad=0.1, ncols=columns)
+
+
+def log_abscissa(axes: Axes, x: Array) -> None:
+    """A logarithmic horizontal axis with few, plainly written ticks: at the points themselves if there are few.
+
+    Args:
+        axes: Where; its data are drawn already.
+        x: Abscissae of the points, rising.
+    """
+    axes.set_xscale("log")
+    decades = 10.0 ** np.arange(np.floor(np.log10(x[0])), np.log10(x[-1]) + 1)
+    ticks = x
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        if len(ticks) <= MANY and np.all(ticks[1:] > 1.6 * ticks[:-1]):
+            break
+        ticks = np.ravel([digit * decade for decade in decades for digit in digits])
+        ticks = ticks[(ticks > 0.95 * x[0]) & (ticks < 1.05 * x[-1])]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def spec(name: str) -> Spec:
@@ -202,8 +235,8 @@ def spec(name: str) -> Spec:
         name=name,
         statement=statement,
         drawn=(
-            "Predicted lines over simulated dots, a colour a series; the setting of each law is on its page of the "
-            "documentation. Dots are means over three seeds, bars their range."
+            "Predicted lines over simulated dots; the setting of each law is on its page of the documentation. "
+            "Dots are means over three seeds, bars their range."
         ),
         origin="ours",
         simulation=simulation(laws),

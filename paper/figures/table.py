@@ -81,6 +81,22 @@ def evaluations(record: Record) -> pd.DataFrame:
     return rows.sort_values(["step", "quantity"], ignore_index=True)
 
 
+def epoch_losses(record: Record, epoch: int) -> pd.DataFrame:
+    """Training loss of every epoch of a run.
+
+    Args:
+        record: The run.
+        epoch: Steps in an epoch.
+
+    Returns:
+        Columns step (steps done), quantity (train_loss), value (mean over the epoch, nats).
+    """
+    loss = record.series("loss")
+    loss = loss.groupby(loss.index // epoch).mean()
+    steps = (loss.index.to_numpy() + 1) * epoch
+    return pd.DataFrame({"step": steps, "quantity": "train_loss", "value": loss.to_numpy()})
+
+
 def labelled(rows: pd.DataFrame, config: TrainConfig, more: Mapping[str, str | float]) -> pd.DataFrame:
     """Put a run's labels before its rows.
 
