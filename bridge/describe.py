@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from bridge.law_of import law_of
 from empirics.probes.invariance import Defect, invariance
 from empirics.tensors import TensorView, tensors
-from theory.equilibrium.adamw import adamw_equilibrium
+from theory.dispatch import equilibrium
 from theory.equilibrium.sgd import sgd_gain
 from theory.errors import InputError
-from theory.optimizers import SGD, Adam, AdamW, Optimizer
+from theory.optimizers import SGD, Optimizer
 from theory.recipe import Group, Recipe
 from theory.results import angle_of_chord
 from theory.schedules import Constant, Schedule
@@ -41,7 +42,7 @@ def describe(
 
     Args:
         model: Any module; it is left as it is.
-        optimizer: Its optimizer: torch.optim.SGD, Adam or AdamW.
+        optimizer: Its optimizer: torch.optim's SGD, Adam, AdamW or Muon, or one of `empirics.scale_free`.
         schedule: Shape of the learning rate; constant if omitted.
         steps: Length of the run.
         spec: The optimizer's specification, where the live one cannot tell (decay conventions other than torch's).
@@ -152,13 +153,14 @@ def _equilibrium(recipe: Recipe, group: Group) -> tuple[float, float]:
     lr = optimizer.lr * group.lr_factor
     if decay * lr == 0:
         return math.nan, math.nan
-    if isinstance(optimizer, AdamW):
-        settled = adamw_equilibrium(lr, decay, optimizer.betas, group.size)
-        return settled.norm, settled.angle
     if isinstance(optimizer, SGD) and group.scale_invariant is not None:
         chord = sgd_gain(lr, decay, optimizer.momentum, optimizer.dampening, optimizer.nesterov)[1]
         return math.nan, float(angle_of_chord(chord))
-    return math.nan, math.nan
+    try:
+        settled = equilibrium(optimizer, group)
+    except InputError:  # what only a measurement of the gradients would tell
+        return math.nan, math.nan
+    return settled.norm, settled.angle
 
 
 def _optimized(
@@ -169,11 +171,6 @@ def _optimized(
     if not views:
         raise InputError("optimizer holds none of the model's trainable parameters: it must be the model's own.")
     return views, where
-
-
-def _betas(group: dict[str, Any]) -> tuple[float, float]:
-    first, second = group["betas"]
-    return float(first), float(second)
 
 
 def _peak(group: dict[str, Any]) -> float:
@@ -191,15 +188,5 @@ def _specification(optimizer: torch.optim.Optimizer) -> Optimizer:
             raise InputError(
                 f"{key} differs between the optimizer's groups ({', '.join(sorted(values))}): it must be one."
             )
-    for flag in ("amsgrad", "maximize"):
-        if any(group.get(flag) for group in groups):
-            raise InputError(f"{flag} = True is not allowed: theory has no law for it.")
-    if isinstance(optimizer, torch.optim.SGD):
-        return SGD(lr, first["momentum"], first["dampening"], decay, first["nesterov"])
-    if isinstance(optimizer, torch.optim.AdamW) or first.get("decoupled_weight_decay"):
-        return AdamW(lr, _betas(first), first["eps"], decay)
-    if isinstance(optimizer, torch.optim.Adam):
-        return Adam(lr, _betas(first), first["eps"], decay)
-    raise InputError(
-        f"optimizer = {type(optimizer).__name__} is not allowed: it must be torch.optim's SGD, Adam or AdamW."
-    )
+    rates = {"lr": lr} | ({"weight_decay": decay} if "weight_decay" in first else {})
+    return law_of(optimizer, first | rates)

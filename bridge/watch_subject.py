@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bridge.describe import LossFunction
+from bridge.law_of import law_of
 from bridge.watch_forecast import Forecast, forecast
 from bridge.watch_meter import Meter
 from bridge.watch_rates import RateLog
-from bridge.watch_recipe import Member, Track, announced, held, law_of, observed
+from bridge.watch_recipe import Member, Track, announced, held, observed
 from bridge.watch_schedule import rates_ahead
 from empirics.probes.invariance import invariance
 from empirics.probes.products import is_sharded, norms

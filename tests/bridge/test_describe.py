@@ -6,10 +6,12 @@ from torch import nn
 
 from bridge.describe import audit, describe
 from bridge.runs import batch_loss
+from empirics import scale_free
 from empirics.data import ImageData
 from empirics.models import GPT2Config, ResNetConfig
+from theory.dispatch import equilibrium
 from theory.errors import InputError
-from theory.optimizers import SGD, Adam, AdamW, Decay
+from theory.optimizers import SGD, Adam, AdamW, Decay, Lion, Muon, Signum
 
 GPT2 = GPT2Config(vocab_size=64, block_size=8, n_layer=1, n_head=2, n_embd=16)
 
@@ -110,3 +112,23 @@ def test_audit_without_a_loss_says_that_invariance_was_not_tested():
     assert table.loc["weight", "scale_invariant"] == "not tested"
     assert table.loc["bias", "group"] == "none"
     assert table.loc["bias", "decayed"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("build", "law"),
+    [
+        (lambda p: torch.optim.Muon(p, lr=0.02, weight_decay=0.1), Muon),
+        (lambda p: scale_free.Lion(p, lr=1e-3, weight_decay=0.1), Lion),
+        (lambda p: scale_free.Signum(p, lr=1e-3, weight_decay=0.1), Signum),
+    ],
+)
+def test_every_optimizer_that_theory_knows_is_described_and_audited(build, law):
+    """The audit's equilibrium is that of dl.equilibrium at the same rates."""
+    model = nn.Linear(16, 8, bias=False)
+    optimizer = build(model.parameters())
+    recipe = describe(model, optimizer, steps=10)
+    assert isinstance(recipe.optimizer, law)
+    assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (optimizer.param_groups[0]["lr"], 0.1)
+    row = audit(model, optimizer).iloc[0]
+    settled = equilibrium(recipe.optimizer, recipe.groups[0])
+    assert (row["equilibrium_norm"], row["equilibrium_angle"]) == (settled.norm, settled.angle)

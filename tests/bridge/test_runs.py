@@ -1,15 +1,20 @@
 """Predictions of runs whose optimizer is more than one, or whose decay is not torch's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from bridge.runs import predict_run
+from bridge.runs import audit_run, predict_run
 from empirics.config import TrainConfig
 from empirics.data import TextData
 from empirics.extras import optimizer_of
 from empirics.models import GPT2Config
-from theory.optimizers import AdamW, Decay, Muon
+from empirics.train import train
+from theory.equivalence.twin import equivalent_schedule
+from theory.optimizers import SGD, AdamW, Decay, Muon
+from theory.recipe import Recipe
 from theory.schedules import Linear
 
 
@@ -55,3 +60,46 @@ def test_cautious_decay_is_known_as_such(config):
     (group,) = [group for group in recipe.groups if group.name == "transformer.wte.weight"]
     assert group.decayed
     assert recipe.shrink(0, group) == pytest.approx(0.5 * 0.01 * 0.1)
+
+
+def audited(run, root="."):
+    torch.set_num_threads(1)
+    return audit_run(run, root).set_index("tensor")
+
+
+def test_an_audit_shows_each_tensor_with_the_optimizer_that_trains_it(config):
+    muon = Muon(0.02, weight_decay=0.3)
+    table = audited(config(optimizer=muon, others=AdamW(0.01, weight_decay=0.1)))
+    hidden = table.loc["transformer.h.0.mlp.c_fc.weight"]
+    assert (hidden["lr"], hidden["weight_decay"], hidden["decayed"]) == (0.02, 0.3, "yes")
+    embedding, gain = table.loc["transformer.wte.weight"], table.loc["transformer.ln_f.weight"]
+    assert (embedding["lr"], embedding["weight_decay"], embedding["decayed"]) == (0.01, 0.1, "yes")
+    assert (gain["lr"], gain["decayed"]) == (0.01, "no")
+    assert len({hidden["group"], embedding["group"], gain["group"]}) == 3
+    assert (table["group"] != "none").all()
+    # AdamW's law gives a norm, Muon's is not asked for
+    assert np.isfinite(embedding["equilibrium_norm"])
+    assert np.isnan(hidden["equilibrium_norm"])
+
+
+def test_an_audit_names_decay_with_a_schedule_of_its_own(config):
+    optimizer = AdamW(0.01, weight_decay=0.1, decay=Decay.SCHEDULED)
+    table = audited(config(optimizer=optimizer, weight_decay_schedule=Linear(final=0.5)))
+    assert set(table["convention"]) == {"scheduled", "none"}
+
+
+def test_an_audit_shows_the_rates_that_a_twin_and_a_matched_run_begin_with(config, tmp_path):
+    decayed = config(optimizer=SGD(0.1, weight_decay=0.1), rotation_every=1)
+    record = train(decayed, tmp_path)
+    twin = replace(decayed, name="twin", twin=record.name, twin_of="matrices")
+    table = audited(twin, tmp_path)
+    lr = equivalent_schedule(Recipe(twin.optimizer, twin.schedule, twin.steps)).lr[0]
+    matrix, gain = table.loc["transformer.h.0.mlp.c_fc.weight"], table.loc["transformer.ln_f.weight"]
+    assert (matrix["weight_decay"], matrix["decayed"]) == (0.0, "no")
+    assert matrix["lr"] == pytest.approx(lr, rel=1e-12)
+    assert lr != 0.1
+    assert gain["lr"] == 0.1
+    matched = audited(replace(decayed, name="matched", match=record.name, match_factor=0.5), tmp_path)
+    # the first recorded rate is that after step 0; at the first weights it is within a step's change of lr/2
+    assert matched.loc["transformer.h.0.mlp.c_fc.weight"]["lr"] == pytest.approx(0.05, rel=0.05)
+    assert len(set(matched["group"])) > len(set(audited(decayed)["group"]))  # each matrix has its own

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from bridge.law_of import law_of
 from bridge.watch_rates import RateLog
-from bridge.watch_recipe import Member, Rates, announced, law_of, observed, recipes
+from bridge.watch_recipe import Member, Rates, announced, observed, recipes
 from bridge.watch_schedule import rates_ahead
 from empirics import scale_free
 from theory.errors import InputError
