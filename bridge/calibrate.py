@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from empirics.records import Record
 from theory.calibration import adamw_drive, long_run_ratio
@@ -16,7 +17,8 @@ def calibrate(record: Record, *, start: int, stop: int, recipe: Recipe | None = 
     """Measure a window of a run; `predict(recipe, probe)` then speaks of the steps after it.
 
     AdamW: one long-run variance per tensor from the norm curve and one size of the update, both relative to the law's;
-    a prediction cannot know them, since correlated gradients (a signal) change them. SGD: c2 = mean of ||g||^2 ||w||^2.
+    a prediction cannot know them, since correlated gradients (a signal) change them. SGD: c2 = mean of ||g||^2 ||w||^2,
+    and, where the run recorded `signal` or `windows`, the gradient's lean on the weights, which acts as further decay.
     In both cases the prediction starts from the norm measured at the end of the window.
 
     Args:
@@ -41,13 +43,15 @@ def calibrate(record: Record, *, start: int, stop: int, recipe: Recipe | None = 
     at, steps = int(norms.index[-1]), norms.index.to_numpy()
     is_sgd = isinstance(recipe.optimizer, SGD)
     other = record.pivot("grad_norm" if is_sgd else "relative_update").loc[start:stop]
+    lean = _lean(record, start, stop) if is_sgd else {}
     probes: dict[str, TensorProbe] = {}
     for group in recipe.groups:
         if group.name not in norms or not np.all(norms[group.name] > 0):
             continue
         norm, extra = norms[group.name].to_numpy(), other[group.name].to_numpy()
         if is_sgd:
-            probes[group.name] = TensorProbe(c2=float(np.mean((norm * extra) ** 2)), norm=float(norm[-1]))
+            c2 = float(np.mean((norm * extra) ** 2))
+            probes[group.name] = TensorProbe(c2=c2, norm=float(norm[-1]), radial=lean.get(group.name, 0.0))
             continue
         drive = adamw_drive(recipe, group)
         moved = (extra * norm) ** 2 / group.size / drive.update[steps]
@@ -57,3 +61,13 @@ def calibrate(record: Record, *, start: int, stop: int, recipe: Recipe | None = 
             update_ratio=float(np.mean(moved[np.isfinite(moved)])),
         )
     return Probe(step=at + 1, tensors=probes)
+
+
+def _lean(record: Record, start: int, stop: int) -> dict[str, float]:
+    """Mean cosine of gradient and weights in the window, by tensor; empty if the run recorded none."""
+    recorded = set(record.metrics()["quantity"].unique())
+    for quantity in ("grad_cosine", "grad_radial"):  # over every step; at the first step of some windows
+        table = record.pivot(quantity).loc[start:stop] if quantity in recorded else pd.DataFrame()
+        if len(table):
+            return {str(name): float(mean) for name, mean in table.mean().items() if np.isfinite(mean)}
+    return {}
