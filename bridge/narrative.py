@@ -9,14 +9,8 @@ import pandas as pd
 
 from bridge.check import Check
 from bridge.compare import compare
-from bridge.validation import (
-    SETTLED,
-    block_matrices,
-    calibrated_prediction,
-    final,
-    recipe_of,
-    why_not_judged,
-)
+from bridge.run_checks import SETTLED, block_matrices, calibrated_prediction, recipe_of, why_not_judged
+from bridge.validation import final
 from empirics.records import Record
 from theory.advice import run_timescales
 

@@ -98,7 +98,7 @@ def write_results(
     from bridge.check import checks_table
     from bridge.narrative import layer_table, summary, tensor_table
     from bridge.report import FigureItem, Section, TableItem, write_report
-    from bridge.validation import c2_prediction, calibrated_prediction, recipe_of, why_not_judged
+    from bridge.run_checks import c2_prediction, calibrated_prediction, recipe_of, why_not_judged
     from empirics.files import write_atomic
     from paper.figures import language_model, residual_network
     from paper.style import save, to_svg

@@ -26,6 +26,7 @@ NAMES = (
     "lm_low_precision",
     "precision_knob",
     "lm_l2_and_coverage",
+    "rotation",
     "one_run_predicts_the_sweep",
     "end_of_run",
     *SOLVABLE,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from bridge.runs import predict_run
 from empirics.config import TrainConfig
 from empirics.environment import environment
 from empirics.records import Record
@@ -194,7 +195,7 @@ def gathered(
         hours = sum(map(seconds, todo)) / 3600 / jobs
         say(f"{spec.name}: {len(todo)} of {len(spec.configs(scale))} runs to do, about {hours:.1f} hours.")
         for wave in waves(todo, spec.configs(scale), lambda config: Record(runs / config.directory).status in DONE):
-            run_all(wave, runs, workers=jobs)
+            run_all(wave, runs, workers=jobs, predict=predict_run if spec.predicted else None)
     new = {}
     for config in here:
         record = Record(runs / local[config.directory].directory)

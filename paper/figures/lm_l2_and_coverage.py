@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from empirics.config import TrainConfig
 from empirics.records import Record
 from paper import style
-from paper.figures.bands import LOOKS, band, final, handle, paired
+from paper.figures.bands import LOOKS, band, by_seed, final, handle, paired
 from paper.figures.claims import Claim, claim
 from paper.figures.setups import SEEDS
 from paper.figures.spec import Spec
@@ -40,7 +40,7 @@ PANELS = {
     "l2": ("plain", "L2 term inside Adam"),
     "all": ("plain", "decay on all tensors"),
     "sgd-decayed": ("sgd", "SGD with momentum, L2"),
-    "decayed": ("slower", "decay against a slower schedule"),
+    "decayed": ("slower", "decay, against a slower schedule"),
 }
 """By arm: the arm that it is compared with, and the panel's title."""
 ARMS = ("plain", "decayed", "l2", "all", "slower", "sgd", "sgd-decayed")
@@ -95,7 +95,7 @@ def labels(config: TrainConfig) -> dict[str, str | float]:
 
 
 def reduce(record: Record) -> pd.DataFrame:
-    """Evaluations, and smoothed losses every 50 steps.
+    """Evaluations, smoothed losses every 50 steps, and the token embedding's norm.
 
     Args:
         record: The run.
@@ -105,7 +105,24 @@ def reduce(record: Record) -> pd.DataFrame:
     """
     smooth = record.series("loss").sort_index().rolling(WINDOW).mean().dropna().iloc[::50]
     rows = pd.DataFrame({"step": smooth.index + 1, "quantity": "smooth_loss", "value": smooth.to_numpy()})
-    return pd.concat([evaluations(record), rows], ignore_index=True)
+    norms = record.pivot("norm")["transformer.wte.weight"].dropna().tail(1)
+    norm = pd.DataFrame({"step": norms.index + 1, "quantity": "embedding_norm", "value": norms.to_numpy()})
+    return pd.concat([evaluations(record), rows, norm], ignore_index=True)
+
+
+def shrunk(table: pd.DataFrame, arm: str, other: str) -> float:
+    """Norm of the token embedding at the end, over another arm's.
+
+    Args:
+        table: The figure's table.
+        arm: One of `ARMS`.
+        other: Another.
+
+    Returns:
+        The mean ratio over seeds; nan where there is none.
+    """
+    norms = [by_seed(final(table[table["arm"] == name], "embedding_norm")) for name in (arm, other)]
+    return float((norms[0] / norms[1]).mean())
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -120,8 +137,11 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     out = []
     for arm, (other, title) in PANELS.items():
         both = [final(table[table["arm"] == name], "train_loss_fresh") for name in (arm, other)]
+        note = f"the token embedding ends at {shrunk(table, arm, other):.2f} of that run's norm"
+        if arm == "l2":
+            note += f", and at {shrunk(table, 'decayed', other):.2f} under decoupled decay"
         sentence = f"loss, {title}: change from the run without decay (nats)"
-        out.append(claim(LAW, sentence, paired(*both), 0.0, "<=", null=0.0))
+        out.append(claim(LAW, sentence, paired(*both), 0.0, "<=", null=0.0, note=note))
     return out
 
 

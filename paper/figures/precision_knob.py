@@ -220,7 +220,8 @@ def against_bits(axes: Axes, table: pd.DataFrame, measure: Any, seeds: Sequence[
         axes.plot(at, values.mean(axis=1), color=look["color"], ls=look["ls"] if len(many) > 1 else "", lw=0.9)
         for column in values.T:
             axes.plot(at, column, ls="", marker=look["marker"], color=look["color"], ms=3.5, mfc="none", mew=0.8)
-    axes.set_xticks(list(places.values()), [str(bits) if bits != FLOAT32 else "float32" for bits in places])
+    shown = {bits: place for bits, place in places.items() if bits != FLOAT32 or measure is excess}
+    axes.set_xticks(list(shown.values()), ["float32" if bits == FLOAT32 else str(bits) for bits in shown])
     axes.set_xlabel("mantissa bits")
 
 

@@ -32,6 +32,8 @@ class Spec:
     """Whether the claim is the original paper's (arXiv 2310.04415) or ours."""
     runs: Mapping[str, Callable[[], Sequence[TrainConfig]]] = field(default_factory=dict)
     """By scale: the runs. Empty for a figure that only simulates."""
+    predicted: bool = False
+    """Whether its runs need the prediction from before their first step."""
     simulation: Callable[[str], pd.DataFrame] | None = None
     """For a figure without runs: from the scale to its table."""
     inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
