@@ -9,10 +9,11 @@ import tyro
 from benchmarks import (
     activations_cost,
     emulation_cost,
+    gpt2_throughput,
     hessian_cost,
     jacobian_cost,
-    loop_throughput,
     rotation_cost,
+    sweep_table,
     tokenise_speed,
     watch_cost,
 )
@@ -22,7 +23,7 @@ def main(*, nanogpt: Path | None = None, out: Path = Path(__file__).parent / "re
     """Run every benchmark and write its result as JSON.
 
     Args:
-        nanogpt: Checkout of github.com/karpathy/nanoGPT; without it the comparison with its loop is left out.
+        nanogpt: Checkout of github.com/karpathy/nanoGPT; without it gpt2_throughput has no ratio to its loop.
         out: Folder for the results.
     """
     rotation_cost.main(out=out)
@@ -32,10 +33,8 @@ def main(*, nanogpt: Path | None = None, out: Path = Path(__file__).parent / "re
     jacobian_cost.main(out=out)
     hessian_cost.main(out=out)
     tokenise_speed.main(out=out)
-    if nanogpt is None:
-        print("loop_throughput: left out, it needs --nanogpt DIR")
-    else:
-        loop_throughput.main(nanogpt=nanogpt, out=out)
+    sweep_table.main(out=out)
+    gpt2_throughput.main(nanogpt=nanogpt, out=out)
 
 
 if __name__ == "__main__":

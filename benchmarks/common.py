@@ -68,7 +68,14 @@ def ratio(seconds: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     return {"median": round(median, 4), "quartile_low": round(low, 4), "quartile_high": round(high, 4)}
 
 
-def write(folder: Path, name: str, *, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def write(
+    folder: Path,
+    name: str,
+    *,
+    settings: Mapping[str, Any],
+    results: Mapping[str, Any],
+    device: torch.device | None = None,
+) -> None:
     """Write folder/name.json and print the results.
 
     Args:
@@ -76,8 +83,9 @@ def write(folder: Path, name: str, *, settings: Mapping[str, Any], results: Mapp
         name: The benchmark.
         settings: What was run.
         results: What came out.
+        device: Where it was run; the CPU if omitted.
     """
-    machine = environment(torch.device("cpu"))
+    machine = environment(device or torch.device("cpu"))
     machine.pop("command")  # it may hold paths of this machine
     folder.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": name, "settings": settings, "results": results, "environment": machine}

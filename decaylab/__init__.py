@@ -30,8 +30,11 @@ _LAZY = {
     "audit": "bridge.describe",
     "compare": "bridge.compare",
     "calibrate": "bridge.calibrate",
+    "reference": "bridge.reference",
     "watch": "bridge.watch",
     "Record": "empirics.records",
+    "Sweep": "empirics.sweep",
+    "sweep": "empirics.sweep",
     "train": "empirics.train",
 }
 

@@ -19,6 +19,7 @@ from decaylab.commands.predict import Predict
 from decaylab.commands.probe import Probe
 from decaylab.commands.replay import Replay
 from decaylab.commands.report import Report
+from decaylab.commands.sweep import Sweep
 from decaylab.commands.train import Train
 from decaylab.commands.validate import Validate
 from theory.errors import InputError
@@ -29,6 +30,7 @@ Command = (
     | Annotated[Advise, tyro.conf.subcommand("advise", prefix_name=False)]
     | Annotated[Data, tyro.conf.subcommand("data", prefix_name=False)]
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep", prefix_name=False)]
     | Annotated[Validate, tyro.conf.subcommand("validate", prefix_name=False)]
     | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
     | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
@@ -41,8 +43,8 @@ Command = (
 
 
 PROMISE = """What weight decay will do to a training run before it is run (predict, explore), what to set (advise), what
-it did (train, validate, compare, report), what acts on which parameter (audit), what the network is like (probe), and
-why a run diverged (replay)."""
+it did (train, sweep, validate, compare, report), what acts on which parameter (audit), what the network is like
+(probe), and why a run diverged (replay)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

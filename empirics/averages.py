@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from empirics.sharded import like
 from theory.errors import require
 
 ALLOWED = "such as ema:100 (half-life in steps) or swa:500 (mean of the weights after step 500 and all later ones)"
@@ -128,4 +129,4 @@ class Averages:
         self.step = state["step"]
         for name, means in state["means"].items():
             for mean, value in zip(self._means[name], means, strict=True):
-                mean.copy_(value)
+                mean.copy_(like(value, mean))

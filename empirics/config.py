@@ -207,6 +207,7 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The fields that decide the training: not `FREE` ones; those that came later, `LATER`, only where set."""
         tree = to_dict(self)
+        tree["data"] = {key: x for key, x in tree["data"].items() if (key, x) not in LATER_DATA}
         unset = {f.name: to_dict(f.default) for f in fields(self) if f.name in LATER}
         return {key: x for key, x in tree.items() if key not in FREE and not (key in unset and x == unset[key])}
 
@@ -237,6 +238,8 @@ LATER = (
     "twin",
     "twin_of",
 )
+LATER_DATA = (("replacement", False),)
+"""Fields of the data that came later, with the values at which they are left out."""
 KINDS = {
     "model": (GPT2Config, ResNetConfig, VGGConfig),
     "data": (TextData, ImageData),

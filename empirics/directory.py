@@ -46,6 +46,9 @@ class RunDirectory:
         InputError: If another process writes it, or it belongs to another configuration (the fields are named).
     """
 
+    writes = True
+    """Whether what is given to it is written."""
+
     def __init__(self, path: Path, config: Any) -> None:
         self.path, self.config, self.record = path, config, Record(path)
         self.check(path, config)
@@ -59,7 +62,7 @@ class RunDirectory:
         record = Record(path)
         if record.status == "new" or record.description["hash"] == config.hash:
             return
-        there, given = _leaves(to_dict(record.config)), _leaves(to_dict(config))
+        there, given = leaves(to_dict(record.config)), leaves(to_dict(config))
         names = [key for key in {**there, **given} if not key.startswith("probes.")]
         fields = [key for key in names if there.get(key) != given.get(key) and (there.get(key) or given.get(key))]
         differences = "; ".join(f"{key} is {there.get(key)!r} there, {given.get(key)!r} here" for key in fields)
@@ -174,7 +177,8 @@ def _write_all(stream: io.RawIOBase | io.FileIO, data: bytes) -> None:
         data = data[stream.write(data) :]
 
 
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a nested dictionary by their dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _leaves(item, f"{prefix}.{key}".lstrip(".")).items()}
+    return {k: v for key, item in value.items() for k, v in leaves(item, f"{prefix}.{key}".lstrip(".")).items()}

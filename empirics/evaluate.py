@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from empirics.batchnorm import recomputed
 from empirics.data import Images, Text
 from empirics.probes.jacobian import jacobian_fro
+from empirics.ranks import ALONE, Ranks
 
 Batch = tuple[Tensor, Tensor]
 
@@ -25,7 +26,9 @@ JACOBIAN_IMAGES = 200
 """Clean test images over which the Jacobian norm is averaged: its standard error is then about 1 %."""
 
 
-def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_size: int = 256) -> Evaluation:
+def evaluate(
+    model: nn.Module, data: Text | Images, *, visited: int = 0, batch_size: int = 256, ranks: Ranks = ALONE
+) -> Evaluation:
     """Evaluate a model; its mode, buffers and gradients stay as they are.
 
     Args:
@@ -33,6 +36,7 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
         data: The opened data.
         visited: Text windows that the model was trained on so far.
         batch_size: Windows or images at a time.
+        ranks: Processes that share the windows and get the same result; images are evaluated by each.
 
     Returns:
         For text `val_loss` on held-out documents and, unless the corpus is used up, `fresh_loss` on training windows
@@ -46,7 +50,7 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
         with evaluation_mode(model):
             found: Evaluation = {}
             for name, batches in (("val", data.validation(batch_size)), ("fresh", data.fresh(visited, batch_size))):
-                windows = window_losses(model, batches)
+                windows = window_losses(model, batches, ranks=ranks)
                 if len(windows):
                     found[f"{name}_loss"] = windows.mean().item()
                     blocks = windows.tensor_split(min(BLOCKS, len(windows)))
@@ -72,12 +76,13 @@ def evaluate(model: nn.Module, data: Text | Images, *, visited: int = 0, batch_s
         }
 
 
-def window_losses(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+def window_losses(model: nn.Module, batches: Iterable[Batch], *, ranks: Ranks = ALONE) -> Tensor:
     """Mean loss of every window.
 
     Args:
         model: Tokens (B, T) to logits (B, T, V).
         batches: Pairs of inputs and targets (B, T).
+        ranks: Processes that share each batch, and all get its losses.
 
     Returns:
         Losses in nats, in order, float64 on the CPU, shape (windows,).
@@ -85,9 +90,11 @@ def window_losses(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
     device = next(model.parameters()).device
     losses = [torch.empty(0, dtype=torch.float64)]
     for inputs, targets in batches:
+        count, mine = len(inputs), ranks.mine(len(inputs))
+        inputs, targets = (inputs, targets) if ranks.world == 1 else (inputs[mine], targets[mine])
         logits = model(inputs.to(device)).float().flatten(0, 1)
         each = nn.functional.cross_entropy(logits, targets.to(device).flatten(), reduction="none")
-        losses.append(each.view_as(targets).double().mean(dim=1).cpu())
+        losses.append(ranks.all(each.view_as(targets).double().mean(dim=1).cpu())[:count])
     return torch.cat(losses)
 
 

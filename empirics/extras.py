@@ -20,6 +20,7 @@ from empirics.models import GPT2Config
 from empirics.optimizers import build_optimizer, set_rates
 from empirics.origins import located
 from empirics.precision import round_weights
+from empirics.ranks import ALONE, Ranks
 from empirics.relations import Matched, Twin, matrices
 
 
@@ -112,16 +113,18 @@ class Extras:
         self.scaler.update()
         return None if total is None else torch.where(total.isfinite(), total, 0.0)
 
-    def evaluate(self, *, visited: int) -> Evaluation:
+    def evaluate(self, *, visited: int, ranks: Ranks = ALONE) -> Evaluation:
         """Evaluate the model, and beside it every average of its weights that has begun.
 
         Args:
             visited: Text windows that the model was trained on so far.
+            ranks: The run's processes.
 
         Returns:
             As from `evaluate`; of the averages <quantity>_average, by average.
         """
-        measured = lambda: evaluate(self.model, self.data, visited=visited, batch_size=evaluated_at_once(self.config))
+        size = evaluated_at_once(self.config)
+        measured = lambda: evaluate(self.model, self.data, visited=visited, batch_size=size, ranks=ranks)
         found = measured()
         for name in self.averages.ready():
             with self.averages.applied(name):

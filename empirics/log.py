@@ -17,6 +17,7 @@ from empirics import checkpoint
 from empirics.config import TrainConfig
 from empirics.directory import RunDirectory
 from empirics.probes.divergence import Divergence, Trigger, snapshot
+from empirics.ranks import ALONE, Ranks
 from empirics.watching import Watching
 
 FRESH = 200  # the training loss is the mean over so many of the latest steps, each on fresh data
@@ -32,6 +33,7 @@ class Log:
         optimizer: Its optimizer.
         probes: The run's probes.
         start: The next step.
+        ranks: The run's processes, all of which have a log; the first one's is written.
     """
 
     def __init__(
@@ -43,9 +45,12 @@ class Log:
         probes: Watching,
         *,
         start: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config, self.run, self.model, self.optimizer, self.probes = config, run, model, optimizer, probes
+        self.ranks = ranks
         run.truncate(start)
+        ranks.wait()  # what it left is read by all
         self.events = [event for event in run.record.events if event["step"] < start]
         self.recent: deque[float] = deque(maxlen=FRESH)
         self.watch = Divergence()
@@ -119,7 +124,7 @@ class Log:
             `clipped_fraction`, the fraction of steps whose gradients were clipped.
         """
         values = {"train_loss_fresh": sum(self.recent) / len(self.recent)}
-        if last and self.config.grad_clip:
+        if last and self.config.grad_clip and self.run.writes:
             total = self.run.record.series("grad_norm_total")
             values["clipped_fraction"] = float((total > self.config.grad_clip).mean())
         return values
@@ -154,8 +159,8 @@ class Log:
             records.setdefault(step, {}).update(values)
         pending, self._pending = self._pending, []
         if pending:
-            fetched = torch.stack([torch.stack([loss, norm]) for _, loss, norm in pending]).tolist()
-            for (step, *_), (loss, norm) in zip(pending, fetched, strict=True):
+            fetched = self.ranks.mean(torch.stack([torch.stack([loss, norm]) for _, loss, norm in pending]))
+            for (step, *_), (loss, norm) in zip(pending, fetched.tolist(), strict=True):
                 values = records.setdefault(step, {})
                 values["loss"] = {"": loss}
                 if self.config.grad_clip:

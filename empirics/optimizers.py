@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from empirics import scale_free
 from empirics.grouping import audit, grouped, rule
 from empirics.joint import Cautious, Joint
+from empirics.probes.products import is_sharded
 from theory import optimizers as spec
 from theory.errors import require
 from theory.optimizers import Decay
@@ -103,7 +104,10 @@ def _muon(optimizer: spec.Muon, groups: list[dict[str, Any]]) -> torch.optim.Opt
 def _build(optimizer: spec.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     match optimizer:
         case spec.SGD(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov):
-            return torch.optim.SGD(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, fused=True)
+            whole = not any(is_sharded(p) for group in groups for p in group["params"])  # torch fuses no SGD of shards
+            return torch.optim.SGD(
+                groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, fused=whole
+            )
         case spec.Adam(lr=lr, betas=betas, eps=eps):
             return torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=True)
         case spec.AdamW(lr=lr, betas=betas, eps=eps):

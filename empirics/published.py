@@ -32,8 +32,8 @@ DIGITS = 1_000
 def gpt2_124m(*, scale: Scale = "cpu", seed: int = 0) -> TrainConfig:
     """GPT-2 Small on OpenWebText with blocks of 1,024 tokens: AdamW, 50,000 steps of 256 sequences, bf16.
 
-    One pass at scale paper needs 13.1 billion tokens, more than the 9 billion of OpenWebText: the original draws its
-    windows with replacement.
+    Its 13.1 billion tokens are more than the 9 billion of OpenWebText: at scale paper, windows are drawn with
+    replacement (`TextData.replacement`), as in the original; `gpu` visits each once.
 
     Args:
         scale: paper, gpu (2,000 steps of 64 sequences) or cpu (two layers of width 64, blocks of 64, Python sources).
@@ -44,13 +44,15 @@ def gpt2_124m(*, scale: Scale = "cpu", seed: int = 0) -> TrainConfig:
 
     Example:
         >>> config = gpt2_124m(scale="paper")
-        >>> config.optimizer.weight_decay, config.micro_batch, config.steps
-        (0.1, 16, 50000)
+        >>> config.optimizer.weight_decay, config.micro_batch, config.steps, config.data.replacement
+        (0.1, 16, 50000, True)
     """
     shape = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
     small = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 64}
+    batch = {"paper": 256, "gpu": 64, "cpu": 8}
+    again = scale == "paper"
     return language_model(
-        "gpt2_124m", shape, small, scale=scale, seed=seed, accumulate=16, batch={"paper": 256, "gpu": 64, "cpu": 8}
+        "gpt2_124m", shape, small, scale=scale, seed=seed, accumulate=16, batch=batch, replacement=again
     )
 
 
@@ -163,6 +165,7 @@ def language_model(
     seed: int,
     accumulate: int,
     batch: dict[str, int],
+    replacement: bool = False,
 ) -> TrainConfig:
     """A GPT-2 under the published recipe: AdamW (0.9, 0.95), cosine to a tenth, clip 1, decay of matrices.
 
@@ -174,6 +177,7 @@ def language_model(
         seed: Seed of initialisation and data order.
         accumulate: Micro-batches of a published step.
         batch: Sequences a step, by scale.
+        replacement: Whether OpenWebText's windows are drawn with replacement.
 
     Returns:
         The configuration.
@@ -202,7 +206,13 @@ def language_model(
     return TrainConfig(
         name=run,
         model=GPT2Config(vocab_size=50_304, **shape),
-        data=TextData(source="openwebtext", vocab_size=50_257, block_size=shape["block_size"], order_seed=seed),
+        data=TextData(
+            source="openwebtext",
+            vocab_size=50_257,
+            block_size=shape["block_size"],
+            order_seed=seed,
+            replacement=replacement,
+        ),
         optimizer=AdamW(lr=lr, betas=(0.9, 0.95), weight_decay=round(DECAY_TIME / (lr * steps), 12)),
         schedule=Cosine(warmup=400 if scale == "paper" else 100, final=0.1),
         steps=steps,

@@ -1,150 +1,184 @@
-"""Many runs, each in a process of its own: finished ones are skipped, failures are recorded while the others go on."""
+"""Many runs: finished ones are skipped, failures are recorded while the others go on, and all become one table."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from empirics import tabulate
 from empirics.config import TrainConfig
-from empirics.files import DiskFullError, write_atomic
-from empirics.interrupt import Interrupted, interruptible
-from empirics.lock import Lock, LockedError
+from empirics.executors import Executor, Job, Local, Started, choose
+from empirics.executors.job import BUSY, POLL
+from empirics.executors.local import JOB
+from empirics.files import write_atomic
+from empirics.interrupt import Interrupted, Request, interruptible
 from empirics.progress import Display
 from empirics.records import Record
-from theory.errors import InputError, whole
-from theory.serialize import from_dict, to_dict
-
-POLL = 0.2  # seconds
-PATIENCE = 20.0  # seconds
+from empirics.tabulate import OVER
+from theory.errors import InputError, require, whole
 
 
-def run_all(
+@dataclass(frozen=True)
+class Sweep:
+    """Run directories, in an order, to be read together.
+
+    Example:
+        >>> len(Sweep((Record(Path("nowhere")),)).table())
+        1
+    """
+
+    records: tuple[Record, ...]
+    """The runs."""
+    configs: tuple[TrainConfig, ...] | None = None
+    """Their configurations, if they are known without reading the directories."""
+
+    @staticmethod
+    def open(root: Path | str) -> Sweep:
+        """All run directories in a folder.
+
+        Args:
+            root: The folder.
+
+        Returns:
+            Them, by name.
+
+        Raises:
+            InputError: If it holds none.
+        """
+        paths = sorted(path for path in Path(root).iterdir() if path.is_dir()) if Path(root).is_dir() else []
+        records = tuple(record for record in map(Record, paths) if record.status != "new" or record.error)
+        if not records:
+            raise InputError(f"root = {str(root)!r} is not allowed: it must be a folder that holds run directories.")
+        return Sweep(records)
+
+    def table(self, *, tensors: bool = False) -> pd.DataFrame:
+        """One row a run: what differs between the configurations, status, last losses and norms.
+
+        Args:
+            tensors: Also the last norm of every tensor, in columns norm:<tensor>.
+
+        Returns:
+            See `empirics.tabulate.table`.
+        """
+        return tabulate.table(self.records, self.configs, tensors=tensors)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+
+def sweep(
     configs: Sequence[TrainConfig],
     root: Path | str,
     *,
-    workers: int = 1,
+    executor: Executor | str = "local",
     predict: Any = None,
+    retry: str | None = None,
     device: str | None = None,
     cache: Path | None = None,
     display: Display | None = None,
-) -> list[Record]:
-    """Train every configuration, `workers` at a time.
+    **options: Any,
+) -> Sweep:
+    """Train every configuration; a run that is over, or failed before, is not run again.
 
     Each run writes what it prints to log.txt in its directory. A run that fails leaves the reason in error.txt
-    (`Record.error`) and can be continued by running the sweep again.
+    (`Record.error`), one that diverges its divergence.json, and the others go on. The run directory's name is made of
+    the configuration's hash, so a configuration that was trained before, by whatever command, is found there.
+
+    Args:
+        configs: The runs.
+        root: Folder of run directories.
+        executor: local, torchrun, ray, slurm, or one of `empirics.executors`.
+        predict: As in `train`; must be a function of an importable module, since other processes call it.
+        retry: failed: run those again, from their last checkpoint, that failed before.
+        device: As in `train`.
+        cache: As in `train`.
+        display: Where progress is shown; a new one on standard error if omitted.
+        **options: Of the executor: workers (local: runs at a time), processes (torchrun: of each run), and so on.
+
+    Returns:
+        The runs, in the order of the configurations, whatever became of them.
+
+    Raises:
+        InputError: If two configurations are the same, `predict` cannot be imported, or the executor cannot work.
+        Interrupted: After Ctrl-C or SIGTERM, when all running runs have saved; exit code 130.
+    """
+    where = choose(executor, **options)
+    require(retry in (None, "failed"), "retry", retry, "failed, or left out")
+    path, function = Path(root).resolve(), import_path(predict)
+    jobs = [Job(config, path, function, device, cache and Path(cache).resolve()) for config in configs]
+    repeated = sorted(name for name, count in Counter(job.record.name for job in jobs).items() if count > 1)
+    if repeated:
+        raise InputError(f"configs hold {repeated[0]} more than once: every run must differ from the others.")
+    with interruptible() as stop, display or Display() as shown:
+        waiting = []
+        for job in jobs:
+            before = outcome_before(job.record, retry)
+            if before is None:
+                waiting.append(job)
+            else:
+                shown.close(job.record.name, before)
+        if waiting:
+            with where:
+                _run(waiting, where, stop, shown, over=len(jobs) - len(waiting))
+        if stop.made:
+            left = sum(outcome_before(job.record, None) is None for job in jobs)
+            raise Interrupted(
+                f"The sweep was stopped, {left} of {len(jobs)} runs are left: the same command continues it."
+            )
+    return Sweep(tuple(Record(Path(root) / job.record.name) for job in jobs), tuple(configs))
+
+
+def run_all(
+    configs: Sequence[TrainConfig], root: Path | str, *, workers: int = 1, predict: Any = None, **options: Any
+) -> list[Record]:
+    """Train every configuration, `workers` at a time, those that failed before again.
 
     Args:
         configs: The runs.
         root: Folder of run directories.
         workers: Processes at a time.
-        predict: As in `train`; must be a function of an importable module, since other processes call it.
-        device: As in `train`.
-        cache: As in `train`.
-        display: Where progress is shown; a new one on standard error if omitted.
+        predict: As in `sweep`.
+        **options: Further arguments of `sweep`: device, cache, display.
 
     Returns:
         The records, in the order of the configurations, whatever became of them.
 
     Raises:
-        InputError: If two configurations are the same, or `predict` cannot be imported.
-        Interrupted: After Ctrl-C or SIGTERM, when all running runs have saved; exit code 130.
+        InputError: As `sweep`.
+        Interrupted: As `sweep`.
     """
-    whole("workers", workers, low=1)
-    names = [config.directory for config in configs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InputError(f"configs hold {repeated[0]} more than once: every run must differ from the others.")
-    job = {"root": str(root), "predict": import_path(predict), "device": device, "cache": cache and str(cache)}
-    waiting, running = list(configs), list[Run]()
-    with interruptible() as stop, display or Display() as shown:
-        while waiting or running:
-            while waiting and len(running) < workers and not stop.made:
-                config = waiting.pop(0)
-                record = Record(Path(root) / config.directory)
-                if record.status in ("finished", "diverged"):
-                    shown.close(record.name, f"{record.status} before")
-                else:
-                    running.append(start(config, record, job))
-            if stop.made:
-                for run in running:
-                    run.process.terminate()
-                for run in running:
-                    run.process.wait()
-                left = sum(Record(Path(root) / name).status in ("new", "partial") for name in names)
-                raise Interrupted(
-                    f"The sweep was stopped, {left} of {len(names)} runs are left: the same command continues it."
-                )
-            time.sleep(POLL)
-            for run in list(running):
-                if run.process.poll() is not None:
-                    running.remove(run)
-                    shown.close(run.record.name, run.outcome())
-                elif progress := run.record.progress():
-                    shown.update(run.record.name, progress[0], run.config.steps, progress[1])
-    return [Record(Path(root) / name) for name in names]
+    local = Local(whole("workers", workers, low=1))
+    return list(sweep(configs, root, executor=local, predict=predict, retry="failed", **options))
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training process."""
-
-    config: TrainConfig
-    """What it trains."""
-    record: Record
-    """Its directory."""
-    process: subprocess.Popen[bytes]
-    """The process."""
-
-    def outcome(self) -> str:
-        """What became of the ended process; a failure is written to error.txt.
-
-        Returns:
-            finished, diverged, or a sentence.
-        """
-        if self.process.returncode == 0:
-            return self.record.status
-        lines = (self.record.path / "log.txt").read_text(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else "it printed nothing"
-        sentence = f"failed with exit code {self.process.returncode}: {reason}"
-        write_atomic(self.record.path / "error.txt", sentence)
-        return sentence
-
-
-def start(config: TrainConfig, record: Record, job: dict[str, Any]) -> Run:
-    """Start a run in a new process, in a session of its own so that Ctrl-C reaches it through the sweep only.
+def outcome_before(record: Record, retry: str | None) -> str | None:
+    """Why a run need not be run.
 
     Args:
-        config: The run.
-        record: Its directory.
-        job: The other arguments of `train`.
+        record: The run.
+        retry: As in `sweep`.
 
     Returns:
-        The running process.
+        A few words; None if it has to be run.
     """
-    record.path.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(config.threads)}
-    with open(record.path / "log.txt", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "empirics.sweep"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-    with process.stdin as stdin:  # pyright: ignore[reportOptionalContextManager] - it is a pipe
-        stdin.write(json.dumps(job | {"config": to_dict(config)}).encode())
-    return Run(config, record, process)
+    if record.status in OVER:
+        return f"{record.status} before"
+    if record.error is not None and retry != "failed":
+        return f"{record.error} (before; --retry failed runs it again)"
+    return None
 
 
 def import_path(function: Any) -> str | None:
@@ -167,57 +201,82 @@ def import_path(function: Any) -> str | None:
     return f"{module}:{name}"
 
 
-def end_with(parent: int) -> None:
-    """Ask this process to save and stop when the sweep that started it is gone, even by kill -9.
+def _run(waiting: list[Job], executor: Executor, stop: Request, shown: Display, *, over: int) -> None:
+    """Hand out the runs, and see each to its end, or, once a stop is asked for, those that have begun."""
+    running: list[tuple[Job, Started]] = []
+    asked, total, failed = False, over + len(waiting), 0
+    while running or (waiting and not stop.made):
+        while not stop.made and (executor.width is None or len(running) < executor.width):
+            job = _next(waiting, [job for job, _ in running])
+            if job is None:
+                break
+            waiting.remove(job)
+            (job.record.path / "error.txt").unlink(missing_ok=True)
+            running.append((job, executor.start(job)))
+        if stop.made and not asked:
+            asked = True
+            for _, started in running:
+                started.stop()
+        time.sleep(POLL)
+        for job, started in list(running):
+            code = started.ended()
+            if code is not None:
+                running.remove((job, started))
+                text = "stopped" if asked and code else outcome(job, code)
+                shown.close(job.record.name, text)
+                over, failed = over + 1, failed + (text not in ("finished", "stopped"))
+                shown.overall(over, total, failed)
+            elif (progress := job.record.progress()) is not None:
+                shown.update(job.record.name, progress[0], job.config.steps, progress[1])
+
+
+def _next(waiting: list[Job], running: list[Job]) -> Job | None:
+    """The first run that follows none (match, twin, init_from) that is still to be trained."""
+    ahead = {job.record.name for job in (*waiting, *running)}
+    for job in waiting:
+        followed = (job.config.init_from.partition("@")[0], job.config.match, job.config.twin)
+        if not any(Path(run).name in ahead for run in followed if run):
+            return job
+    return waiting[0] if waiting and not running else None  # they follow one another: its own error says so
+
+
+def outcome(job: Job, code: int) -> str:
+    """What became of a run that ended; a failure is written to error.txt.
 
     Args:
-        parent: The sweep's process id.
+        job: The run.
+        code: Its exit code.
+
+    Returns:
+        finished, diverged, or a sentence; one that another process trains is no failure.
     """
-    while os.getppid() == parent:
-        time.sleep(POLL)
+    record = Record(job.record.path)
+    if code == 0 and record.status in OVER:
+        return record.status
+    log = record.path / "log.txt"
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    reason = record.error or (lines[-1] if lines else "it printed nothing")
+    if code == BUSY:
+        return f"left alone: {reason}"
+    sentence = f"failed with exit code {code}: {reason}"
+    write_atomic(record.path / "error.txt", sentence)
+    return sentence
+
+
+def _end_with_sweep() -> None:
+    """Ask this process to save and stop when the sweep that started it is gone, even by kill -9: its pipe closes."""
+    while os.read(0, 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def wait_for_lock(path: Path) -> None:
-    """Give a run of an earlier, killed sweep time to save and let go of its directory.
-
-    Args:
-        path: The run directory.
-
-    Raises:
-        LockedError: If it is still being written after `PATIENCE` seconds.
-    """
-    end = time.monotonic() + PATIENCE
-    while path.exists():
-        try:
-            Lock(path).release()
-        except LockedError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(POLL)
-        else:
-            return
-
-
 def main() -> None:
-    """Train the run that is described on standard input; what goes wrong is the last line printed."""
-    from empirics.train import train
-
-    job = json.load(sys.stdin)
-    predict = None
-    if job["predict"]:
-        module, name = job["predict"].split(":")
-        predict = getattr(import_module(module), name)
-    cache = Path(job["cache"]) if job["cache"] else None
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    try:
-        wait_for_lock(Path(job["root"]) / from_dict(job["config"]).directory)
-        train(from_dict(job["config"]), job["root"], predict=predict, device=job["device"], cache=cache)
-    except (InputError, DiskFullError) as error:
-        sys.exit(str(error))
-    except Interrupted as stop:
-        print(stop, flush=True)
-        raise
+    """Train the run that the environment describes; what goes wrong is the last line printed."""
+    if JOB not in os.environ:
+        sys.exit("python -m empirics.sweep is what a sweep starts: use `decaylab sweep`.")
+    job = Job.from_json(os.environ[JOB])
+    threading.Thread(target=_end_with_sweep, daemon=True).start()
+    sys.exit(job.attempt())
 
 
 if __name__ == "__main__":

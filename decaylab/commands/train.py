@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,9 @@ class Train:
     """Fields to change, such as optimizer.lr=1e-3 steps=2000."""
     scale: Literal["cpu", "gpu", "paper"] = "cpu"
     """Size of a published experiment: cpu (a minute or two), gpu (minutes on one 80 GB card), paper (the original)."""
+    data: str | None = None
+    """Other data: openwebtext, wikitext, fineweb-edu, python, text:DIR, parquet:DIR (column text) or bin:DIR for
+    language models; digits, cifar10, cifar100 or parquet:DIR for images."""
     seed: int = 0
     """Seed of initialisation, data order and label noise."""
     runs: Path = Path("runs")
@@ -29,6 +33,8 @@ class Train:
     """Continue a partial run; with --no-resume it is an error."""
     device: str | None = None
     """Device, such as cpu or cuda:1; CUDA if there is one by default."""
+    parallel: Literal["auto", "ddp", "fsdp", "none"] = "auto"
+    """Under torchrun: ddp (every process has the weights), fsdp (a shard of them), none (alone); auto: ddp."""
     json: bool = False
     """Print JSON."""
 
@@ -42,12 +48,14 @@ class Train:
             InputError: If the experiment, a field or the run directory is not what it should be.
         """
         from bridge.runs import predict_run
+        from empirics.elsewhere import on_data
         from empirics.experiments import experiment
         from empirics.overrides import override
         from empirics.progress import Display
         from empirics.train import train
 
-        config = override(experiment(self.experiment, seed=self.seed, scale=self.scale), self.set)
+        named = experiment(self.experiment, seed=self.seed, scale=self.scale)
+        config = override(on_data(named, self.data), self.set)
         with Display() as display:
             record = train(
                 config,
@@ -56,7 +64,10 @@ class Train:
                 resume=self.resume,
                 progress=display.follow(config.directory),
                 device=self.device,
+                parallel=self.parallel,
             )
+        if os.environ.get("RANK", "0") != "0" and self.parallel != "none":
+            return 0 if record.status == "finished" else 1  # the first process speaks for all
         table = record.metrics()
         globals_ = table[table["tensor"] == ""].groupby("quantity", sort=False)["value"].last().to_dict()
         result = {"run": str(record.path), "status": record.status, "final": globals_}

@@ -225,7 +225,8 @@ def map_bin(file: Path, vocab_size: int) -> Tokens:
         size = file.stat().st_size
         tokens = np.memmap(file, dtype="<u2", mode="r", shape=(size // 2,)) if size >= 2 else np.empty(0, "<u2")
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as nanoGPT's uint16 tokens: {error}.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{file} cannot be read as nanoGPT's uint16 tokens: {reason}.") from None
     if size % 2:
         raise InputError(f"{file} is truncated or no file of uint16 tokens: its {size} bytes are an odd number.")
     if size == 0:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import tiktoken
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from theory.errors import InputError, require, whole
 
@@ -65,3 +70,31 @@ def encoding(vocab_size: int = GPT2_VOCABULARY) -> tiktoken.Encoding:
         special_tokens={END_OF_TEXT: vocab_size - 1},
         explicit_n_vocab=vocab_size,
     )
+
+
+def tokenise(documents: list[str], vocab_size: int) -> NDArray[np.uint16]:
+    """Encode documents into one stream, each followed by the end-of-text token.
+
+    Args:
+        documents: Texts.
+        vocab_size: As in `TextData`.
+
+    Returns:
+        Token ids.
+
+    Example:
+        >>> tokenise(["a", "b"], 1024).tolist()
+        [64, 1023, 65, 1023]
+    """
+    encoder = encoding(vocab_size)
+    end = np.array([encoder.eot_token], dtype=np.uint16)
+
+    def encode(document: str) -> NDArray[np.uint16]:
+        return np.append(encoder.encode_to_numpy(document, disallowed_special=()).astype(np.uint16), end)
+
+    console = Console(stderr=True)
+    with ThreadPoolExecutor() as pool:  # tiktoken releases the interpreter's lock
+        encoded = pool.map(encode, documents)
+        hidden = not console.is_terminal
+        progress = track(encoded, "Tokenising", len(documents), console=console, transient=True, disable=hidden)
+        return np.concatenate(list(progress))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from empirics.probes.products import is_sharded
 from empirics.tensors import tensors
 from theory.errors import finite, whole
 
@@ -150,7 +151,8 @@ def snapshot(
 ) -> dict[str, dict[str, dict[str, float | int | None]]]:
     """How every tensor looks now: the per-tensor state of divergence.json; waits for the device.
 
-    Reads only. Pair it with `empirics.checkpoint.save` where the state itself is to be kept.
+    Reads only; of sharded tensors, in all processes. Pair it with `empirics.checkpoint.save` where the state itself is
+    to be kept.
 
     Args:
         model: Its trainable tensors.
@@ -179,7 +181,8 @@ def snapshot(
 
 def summary(tensor: Tensor) -> dict[str, float | int | None]:
     """Norm and largest magnitude of a tensor's finite elements, and how many are not finite."""
-    dense = tensor.to_dense() if tensor.is_sparse else tensor
+    dense: Any = tensor.to_dense() if tensor.is_sparse else tensor
+    dense = dense.full_tensor() if is_sharded(dense) else dense
     usable = dense[torch.isfinite(dense)].double()
     largest = usable.abs().max().item() if usable.numel() else None
     return {"norm": usable.norm().item(), "largest": largest, "not_finite": dense.numel() - usable.numel()}

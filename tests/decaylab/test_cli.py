@@ -1,5 +1,7 @@
 import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from decaylab.cli import main
@@ -82,6 +84,12 @@ def test_predict_reads_a_recipe_and_writes_tables_and_plots(tmp_path, capsys):
         (("train", "gpt2_small_text", "--set", "optimizer.lrr=1"), ("optimizer.lrr", "lr")),
         (("train", "gpt2_small_text", "--set", "optimizer.lr=-1"), ("lr = -1", ">= 0")),
         (("train", "gpt2_small_text", "--set", "steps"), ("steps", "field=value")),
+        (
+            ("train", "gpt2_small_text", "--data", "cifar10"),
+            ("data = 'cifar10'", "openwebtext", "for a language model"),
+        ),
+        (("train", "gpt2_small_text", "--data", "bin:nowhere"), ("nowhere/train.bin cannot be read", "No such file")),
+        (("train", "resnet_noisy_digits", "--data", "text:a"), ("data = 'text:a'", "cifar10")),
         (("compare", "nowhere"), ("nowhere", "not a run directory")),
         (("compare",), ("RUN is missing",)),
         (("probe", "nothing"), ("target = 'nothing'", "a run directory, or one of gpt2_small_text")),
@@ -122,6 +130,23 @@ def test_train_compare_and_resume(tmp_path, capsys):
     assert len(updates) == 19
     assert run("compare", first["run"]) == 0
     assert "written before step 0" in capsys.readouterr().out
+    assert run("audit", first["run"], "--set", "optimizer.weight_decay=0.2", "--json") == 0
+    rows = {row["tensor"]: row["weight_decay"] for row in json.loads(capsys.readouterr().out)}
+    assert (rows["transformer.wte.weight"], rows["transformer.ln_f.weight"]) == (0.2, 0.0)
+
+
+def test_train_on_other_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DECAYLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tables").mkdir()
+    texts = [f"def number_{i}():\n    return {i * i}\n" * 20 for i in range(100)]
+    pd.DataFrame({"text": texts}).to_parquet(tmp_path / "tables" / "0.parquet")
+    sets = ["steps=4", "schedule.warmup=1", "data.val_windows=4"]
+    command = ("train", "gpt2_small_text", "--runs", tmp_path / "runs", "--json", "--set", *sets)
+    assert run(*command, "--data", f"parquet:{tmp_path / 'tables'}") == 0
+    out = json.loads(capsys.readouterr().out)
+    config = json.loads((Path(out["run"]) / "config.json").read_text())["config"]
+    assert config["data"]["source"] == f"parquet:{tmp_path / 'tables'}"
+    assert out["status"] == "finished"
 
 
 def test_audit_of_an_experiment_and_of_anyones_model(tmp_path, monkeypatch, capsys):

@@ -1,7 +1,10 @@
 """The README's code and commands run as written."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +20,7 @@ COMMANDS = [
     for language, text in BLOCKS
     if not language
     for line in text.splitlines()
-    if line.startswith("decaylab ")
+    if line.startswith(("decaylab ", "torchrun "))
 ]
 TARGETS = [
     line.split()[1]
@@ -30,7 +33,7 @@ TARGETS = [
 
 def test_the_readme_has_code_and_commands():
     assert len(PYTHON) >= 2
-    assert {shlex.split(command)[1] for command in COMMANDS} == {
+    assert {shlex.split(command)[1] for command in COMMANDS if command.startswith("decaylab")} == {
         "predict",
         "train",
         "audit",
@@ -41,6 +44,7 @@ def test_the_readme_has_code_and_commands():
         "data",
         "report",
         "explore",
+        "sweep",
     }
 
 
@@ -57,12 +61,19 @@ def test_make_targets_exist(target):
 def test_commands_run_in_order(tmp_path, monkeypatch, capsys):
     """All but validate and explore: see tests/decaylab/test_validate.py and tests/bridge/test_explore.py."""
     monkeypatch.chdir(tmp_path)
+    first: list[Path] = []
     for command in COMMANDS:
-        _, name, *arguments = shlex.split(command)
+        program, name, *arguments = shlex.split(command)
+        if program == "torchrun":
+            torchrun = [sys.executable, "-m", "torch.distributed.run", name, *arguments]
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+            subprocess.run(torchrun, check=True, env=environment, timeout=300)
+            continue
         if name in ("validate", "explore") or (name == "report" and find_spec("bokeh") is None):
             continue
         if "runs/<name>-<hash8>" in arguments:
-            (path,) = (tmp_path / "runs").iterdir()
+            first = first or list((tmp_path / "runs").iterdir())
+            (path,) = first
             arguments = [str(path) if argument == "runs/<name>-<hash8>" else argument for argument in arguments]
         with pytest.raises(SystemExit) as stop:
             main([name, *arguments])

@@ -19,7 +19,7 @@ from empirics.interrupt import Interrupted
 from empirics.models import GPT2Config, PreActResNetConfig, ResNetConfig, VGGConfig
 from empirics.plan import Probes
 from empirics.relations import Matched, matrices
-from empirics.replay import Double, replay
+from empirics.continued import Double, replay
 from empirics.train import stepper, train
 from theory.errors import InputError
 from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, Signum

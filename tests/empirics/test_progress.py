@@ -28,7 +28,10 @@ def test_on_a_terminal_there_is_a_bar():
     out = io.StringIO()
     with Display(console=Console(file=out, force_terminal=True, width=100)) as display:
         display.update("digits", 5, 10, 1.25)
+        display.overall(7, 12, 3)
         display.close("digits", "finished")
     assert "5/10" in out.getvalue()
     assert "loss 1.250" in out.getvalue()
     assert "digits: finished" in out.getvalue()
+    assert "7/12" in out.getvalue()
+    assert "3 failed or diverged" in out.getvalue()

@@ -1,7 +1,9 @@
 """The published hyper-parameters, written down again from the paper's appendix and code."""
 
+import numpy as np
 import pytest
 
+from empirics.elsewhere import on_data
 from empirics.experiments import EXPERIMENTS, experiment
 from empirics.published import PUBLISHED, SCALES
 from theory.errors import InputError
@@ -30,6 +32,7 @@ GPT2 = {
     "data.source": "openwebtext",
     "data.vocab_size": 50257,
     "data.block_size": 1024,
+    "data.replacement": True,
     "optimizer.lr": 6e-4,
     "optimizer.betas": (0.9, 0.95),
     "optimizer.weight_decay": 0.1,
@@ -43,7 +46,13 @@ GPT2 = {
     "precision": "bf16",
     "decay": "matrices",
 }
-BLOCK256 = GPT2 | {"model.block_size": 256, "data.block_size": 256, "accumulate": 8, "micro_batch": 32}
+BLOCK256 = GPT2 | {
+    "model.block_size": 256,
+    "data.block_size": 256,
+    "data.replacement": False,  # its 3.3 of 9 billion tokens fit into one pass
+    "accumulate": 8,
+    "micro_batch": 32,
+}
 MICRO = BLOCK256 | {"model.n_layer": 4, "model.n_head": 4, "model.n_embd": 192}
 RESNET18 = {
     "model.width": 64,
@@ -123,6 +132,20 @@ def test_the_published_gpt2_has_124_million_parameters():
     """12 * 12 * 768^2 matrices, (50,304 + 1,024) * 768 embeddings and 25 * 768 gains."""
     model = experiment("gpt2_124m", scale="paper").model.build(seed=0)
     assert sum(p.numel() for p in model.parameters()) == 12 * 12 * 768**2 + (50304 + 1024) * 768 + 25 * 768
+
+
+def test_only_the_papers_gpt2_sees_windows_again(tmp_path):
+    """Its 50,000 steps of 256 windows need 13.1 of OpenWebText's 9 billion tokens; the others refuse to repeat any."""
+    for name in ("train", "val"):
+        np.zeros(5_000, dtype=np.uint16).tofile(tmp_path / f"{name}.bin")
+    for name in ("gpt2_124m", "gpt2_124m_block256", "gpt2_micro"):
+        config = on_data(experiment(name, scale="paper"), f"bin:{tmp_path}")
+        data = config.data.open()
+        if name == "gpt2_124m":
+            data.check(config.steps, config.batch_size)
+        else:
+            with pytest.raises(InputError, match="tokens are missing"):
+                data.check(config.steps, config.batch_size)
 
 
 def test_other_experiments_have_one_scale_and_unknown_scales_are_refused():

@@ -1,14 +1,17 @@
 import re
+import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from empirics.data import Text, TextData
-from empirics.data.text import tokenise
-from empirics.data.tokenizer import encoding
+from empirics.data.index import Shards, parts
+from empirics.data.tokenizer import encoding, tokenise
+from empirics.lock import Lock
 from theory.errors import InputError
-from theory.serialize import content_hash, from_json, to_json
+from theory.serialize import content_hash, from_json, to_dict, to_json
 
 
 @pytest.fixture
@@ -99,8 +102,77 @@ def test_impossible_shares_are_refused(text, rank, world, message):
 
 
 def test_hash_of_the_configuration_is_what_it_was():
-    """Finished runs keep their directories."""
-    assert content_hash(TextData()) == "d944230a4cd1aa9cad205819f58a496561539929a6729ffdfd687800de975a62"
+    """Finished runs keep their directories; `replacement` came later (tests/empirics/test_config.py)."""
+    tree = to_dict(TextData())
+    assert tree.pop("replacement") is False
+    assert content_hash(tree) == "d944230a4cd1aa9cad205819f58a496561539929a6729ffdfd687800de975a62"
+
+
+def test_with_replacement_windows_begin_anywhere_and_may_come_again(config):
+    """60 tokens, windows of 9: 52 places to begin, each as likely, so far more steps than the 6 of one pass."""
+    tokens = np.arange(60, dtype=np.uint16)
+    text = Text(variant(config, replacement=True, vocab_size=300), tokens, tokens)
+    text.check(10**9, 52)
+    begin = torch.stack([text.batch(step, 13)[0][:, 0] for step in range(2_000)])
+    inputs, targets = text.batch(1_234, 13)
+    assert torch.equal(inputs, begin[1_234, :, None] + torch.arange(8))
+    assert torch.equal(targets, inputs + 1)
+    assert all(len(set(row)) == 13 for row in begin.tolist())  # never twice in one step
+    counts = np.bincount(begin.flatten().numpy(), minlength=52)
+    assert len(counts) == 52
+    # 2,000 steps take each place with probability 1/4: 500 times, standard deviation 19.4; 5 of those for 52 places
+    assert np.abs(counts - 500).max() < 97
+    again = Text(text.config, tokens, tokens)
+    assert torch.equal(again.batch(1_234, 13)[0], inputs)  # a function of seed and step: nothing to resume
+    other = Text(variant(text.config, order_seed=1), tokens, tokens)
+    assert not torch.equal(other.batch(1_234, 13)[0], inputs)
+    assert list(text.fresh(0, 4)) == []
+    with pytest.raises(InputError, match=r"batch_size = 53 .* at most 52, where a window can begin"):
+        text.check(1, 53)
+    with pytest.raises(InputError, match=r"data\.replacement=true would draw windows that may come again"):
+        Text(variant(text.config, replacement=False), tokens, tokens).check(7, 1)
+
+
+def test_with_replacement_ranks_get_different_windows_of_a_step_and_none_crosses_a_shard(config):
+    shards = Shards(
+        (np.arange(100, 130, dtype=np.uint16), np.arange(5, dtype=np.uint16), np.arange(20, dtype=np.uint16)), ""
+    )
+    text = Text(variant(config, replacement=True), shards, shards)
+    places = set(range(100, 122)) | set(range(12))  # 30 - 8 and 20 - 8; the second shard is shorter than a window
+    seen = set()
+    for step in range(60):
+        parts = [text.part(step, 12, rank=rank, world=3)[0] for rank in range(3)]
+        assert torch.equal(torch.cat(parts), text.batch(step, 12)[0])
+        begin = torch.cat(parts)[:, 0].tolist()
+        assert len(set(begin)) == 12
+        assert torch.equal(torch.cat(parts).diff(), torch.ones(12, 7, dtype=torch.int64))
+        seen |= set(begin)
+    assert seen == places
+
+
+def test_parquet_documents_become_shards_in_the_cache_once(config, tmp_path, monkeypatch):
+    documents = [f"document {i} says {i * i}. " * 6 for i in range(60)]
+    (tmp_path / "tables").mkdir()
+    pd.DataFrame({"text": documents}).to_parquet(tmp_path / "tables" / "0.parquet")
+    there = variant(config, source=f"parquet:{tmp_path / 'tables'}")
+    text = there.open(tmp_path / "cache")
+    both = np.concatenate([*parts(text.train), *parts(text.heldout)])
+    wanted = tokenise(documents, 300)
+    assert sorted(both.tolist()) == sorted(wanted.tolist())
+    assert min(len(text.train), len(text.heldout)) > 0
+    monkeypatch.setattr("empirics.data.shards._encoded", None)
+    assert there.open(tmp_path / "cache").hash == text.hash
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "cache").iterdir()
+    (folder / "index.json").unlink()
+    for shard in folder.glob("*.bin"):
+        shard.unlink()
+    monkeypatch.setattr("empirics.data.text.PATIENCE", 0.05)
+    lock = Lock(folder)  # another rank that is tokenising them
+    threading.Timer(0.2, lock.release).start()
+    assert there.open(tmp_path / "cache").hash == text.hash
+    with pytest.raises(InputError, match="a folder that exists"):
+        variant(config, source=f"parquet:{tmp_path / 'nowhere'}").open(tmp_path / "cache")
 
 
 def test_end_of_the_pass_is_refused_with_the_missing_tokens(text):
