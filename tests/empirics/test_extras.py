@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from empirics import checkpoint
 from empirics.batchnorm import recomputed
 from empirics.config import TrainConfig
+from empirics.continued import Double
 from empirics.data import ImageData, TextData
 from empirics.evaluate import mean, nll
 from empirics.extras import Extras, optimizer_of, tf32
@@ -19,7 +20,7 @@ from empirics.interrupt import Interrupted
 from empirics.models import GPT2Config, PreActResNetConfig, ResNetConfig, VGGConfig
 from empirics.plan import Probes
 from empirics.relations import Matched, matrices
-from empirics.continued import Double, replay
+from empirics.replay import replay
 from empirics.train import stepper, train
 from theory.errors import InputError
 from theory.optimizers import SGD, Adam, AdamW, Decay, Hyperball, Lion, Muon, NormalizedMomentum, Signum

@@ -1,5 +1,7 @@
 """Claims of the vision figures on made-up numbers whose answer is known, and the order of runs that need each other."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,7 @@ def verdicts(claims) -> dict[str, bool]:
     return {claim.claim: claim.passed for claim in claims}
 
 
-def sphere_table(factors: dict[str, float], spread: float = 0.0) -> pd.DataFrame:
+def sphere_table(factors: Mapping[str, float], spread: float = 0.0) -> pd.DataFrame:
     """Losses of 1 nat and Jacobian norms of 100, times a factor an arm; the factor's scatter grows with the epoch."""
     rows = []
     for config in load("sphere").configs("cpu"):
@@ -30,7 +32,7 @@ def sphere_table(factors: dict[str, float], spread: float = 0.0) -> pd.DataFrame
 
 
 def test_equal_effective_rates_must_give_equal_runs_and_others_not():
-    good = dict(zip(sphere.ARMS, (1.0, 1.0, 1.03, 0.5, 1.6), strict=True))
+    good: dict[str, float] = dict(zip(sphere.ARMS, (1.0, 1.0, 1.03, 0.5, 1.6), strict=True))
     assert all(verdicts(sphere.claims(sphere_table(good, 0.02))).values())
     for arm, value, words in (
         (sphere.TRACKED, 1.02, ("rates followed: loss of epochs", "rates followed: training loss")),
