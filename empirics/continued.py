@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from empirics import checkpoint
 from empirics.config import TrainConfig
+from empirics.data import Images
 from empirics.extras import Extras, optimizer_of
 from empirics.origins import load_weights
 
@@ -63,6 +64,8 @@ def continued(
 
     where, root = device or torch.device("cpu"), None if folder is None else folder.parent
     model = config.model.build(config.seed).to(where, torch.float64 if double else torch.float32)
+    if isinstance(data, Images):
+        data.to(where)
     source: Any = Double(data) if double else data
     if config.init_from:
         load_weights(config.init_from, model, root or Path())

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from empirics.config import TrainConfig
-from empirics.data import ImageData, TextData
+from empirics.data import ImageData, PixelData, TextData
 from empirics.models import GPT2Config, PreActResNetConfig, ResNetConfig, VGGConfig
 from theory.errors import InputError
 from theory.optimizers import SGD, AdamW
@@ -270,8 +270,8 @@ def vision(
     # noisy digits have to be erased after they are learnt: most of the time before the drop, as in the other figures
     drop = 60 * epoch if scale == "cpu" else steps // 2
     data = ImageData(source="digits", noise_seed=seed, order_seed=seed)
-    if scale != "cpu":
-        data = ImageData(source=source, train=CIFAR, label_noise=0.0, order_seed=seed)
+    if scale != "cpu":  # uint8 on the device; the original does not augment
+        data = PixelData(source=source, train=CIFAR, flip=False, crop=0, order_seed=seed)
     return TrainConfig(
         name=f"{name}-{scale}-seed{seed}",
         model=small if scale == "cpu" else large,

@@ -91,6 +91,8 @@ def train(
 
         # ---- data
         data = config.data.open(cache)
+        if isinstance(data, Images):
+            data.to(where)
         data.check(config.steps, config.batch_size)
         if status == "partial" and data.hash != record.description["data_hash"]:
             raise InputError(f"{path} was trained on other data: source {config.data.source!r} has changed since.")
