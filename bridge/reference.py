@@ -19,9 +19,8 @@ def reference(records: Record | Path | str | Sequence[Record | Path | str]) -> R
     """Calibrate on finished runs; `predict(recipe, reference=...)` then speaks of other runs of the same network.
 
     Other learning rates, weight decays, schedules and lengths (up to that of the references) of the same network, data
-    and batch size, under AdamW. On small GPT-2s with a cosine schedule, two references that bracket the learning rate
-    within a factor of four gave norms and angles of unseen runs to 5 % in the median and 15 % for nine of ten; see the
-    figure `one_run_predicts_the_sweep`.
+    and batch size, under AdamW. Two references that bracket the learning rate within a factor of four are best. How far
+    off norms and angles of unseen runs then were, on a small GPT-2, is the figure `one_run_predicts_the_sweep`.
 
     Args:
         records: One or more finished runs, or their directories.

@@ -91,7 +91,8 @@ ORIGINALS = (
         "Appendix: decay on all tensors, L2 inside Adam, SGD with momentum, a slower schedule",
         "GPT-2 124M, OpenWebText, context 256",
         ("lm_l2_and_coverage",),
-        "the same small model, a panel each",
+        "the same small model, a panel and one coefficient each; the slower cosine ends at 0.16 of the peak instead of "
+        "being cut",
     ),
 )
 """In the original paper's order."""

@@ -15,10 +15,10 @@ is decoupled 0.03 only in the median matrix: the embedding, whose rare tokens ha
 end at 0.24 and 0.37-0.48 of the undecayed norm where decoupled decay leaves 0.62 and 0.56-0.69: too much decay, and
 unevenly spread. A smaller coefficient, which the original also ran, was not tried after the fact. Decay on all tensors
 lowers the loss in each seed, by less than decoupled decay of the matrices (0.006 against 0.009), too little for three
-seeds' interval. Under SGD (0.26 nats above AdamW) decay costs 0.057 nats while the rate is high and 0.021 at the end,
+seeds' interval. Under SGD (0.27 nats above AdamW) decay costs 0.057 nats while the rate is high and 0.021 at the end,
 still falling with the rate: matrices turn 1.4-2 times further a step than without decay (first-layer queries, keys,
-values and outputs excepted) and a tenth of the peak does not yet quiet that. One rate (0.3, better than 1 on seed 0) and
-one coefficient were tried.
+values and outputs excepted) and a tenth of the peak does not yet quiet that. One rate (0.3, better than 1 on seed 0)
+and one coefficient were tried.
 """
 
 from __future__ import annotations
