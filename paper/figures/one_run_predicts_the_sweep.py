@@ -177,7 +177,8 @@ def draw(table: pd.DataFrame) -> Figure:
         distribution(axes, scores[scores["quantity"] == quantity])
         axes.set_title(quantity)
     shares[0].set_ylabel("share of points with a smaller error")
-    shares[1].legend(fontsize=6.5, loc="lower right")
+    handles, labels = shares[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
