@@ -28,6 +28,7 @@ NAMES = (
     "lm_l2_and_coverage",
     "rotation",
     "one_run_predicts_the_sweep",
+    "transfer",
     "end_of_run",
     *SOLVABLE,
 )
