@@ -54,7 +54,8 @@ def read(table: pd.DataFrame, seed: int) -> list[Run]:
         The runs.
     """
     out = []
-    for (lr, wd, kind, steps), rows in table[table["seed"] == seed].groupby(["lr", "wd", "kind", "steps"], sort=False):
+    for _, rows in table[table["seed"] == seed].groupby("run", sort=False):
+        lr, wd, kind, steps = rows[["lr", "wd", "kind", "steps"]].iloc[0]
         wide = {q: part.pivot(index="step", columns="tensor", values="value") for q, part in rows.groupby("quantity")}
         norm, names = wide["norm"], list(wide["norm"].columns)
         at = norm.index[norm.index >= 0].to_numpy(np.int64)

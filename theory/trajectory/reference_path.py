@@ -64,8 +64,9 @@ def reference_path(recipe: Recipe, found: Reference, groups: Sequence[Group], sq
     kept = keep[:, None]
     lost = 1 - kept  # of ||w' - w||^2 with w' = kept w - lr u, whose cross term follows from ||w'||^2
     change = lost**2 * w + lost * (kept**2 * w + moved - new) / kept + moved
-    chord = (change - (np.sqrt(new) - np.sqrt(w)) ** 2) / (2 * np.sqrt(new * safe))
-    angles = angle_of_chord(np.where(w > 0, np.maximum(chord, 0.0), 0.0))
+    both = np.where(w * new > 0, w * new, 1.0)
+    chord = (change - (np.sqrt(new) - np.sqrt(w)) ** 2) / (2 * np.sqrt(both))
+    angles = angle_of_chord(np.where(w * new > 0, np.maximum(chord, 0.0), 0.0))
     return Path.from_steps(np.array(path), np.asarray(angles), 0)
 
 
