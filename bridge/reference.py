@@ -20,7 +20,8 @@ def reference(records: Record | Path | str | Sequence[Record | Path | str]) -> R
 
     Other learning rates, weight decays, schedules and lengths (up to that of the references) of the same network, data
     and batch size, under AdamW. Two references that bracket the learning rate within a factor of four are best. How far
-    off norms and angles of unseen runs then were, on a small GPT-2, is the figure `one_run_predicts_the_sweep`.
+    off norms and angles of unseen runs then were, on a small GPT-2, is the figure `one_run_predicts_the_sweep`. Gains and
+    biases follow the laws.
 
     Args:
         records: One or more finished runs, or their directories.
@@ -41,7 +42,9 @@ def reference(records: Record | Path | str | Sequence[Record | Path | str]) -> R
 
 
 def measured(record: Record) -> Measured:
-    """The norm curves of a run, with its recipe.
+    """The norm curves of a run's matrices and tables, with its recipe.
+
+    Gains and biases are left out: a signal drives them, so that their norm is no sum of kicks.
 
     Args:
         record: The run.
@@ -61,7 +64,8 @@ def measured(record: Record) -> Measured:
     if not len(norms):
         raise InputError(f"{record.name} holds no norms: train it with rotation_every above 0.")
     first = record.pivot("norm0").iloc[0]
-    names = [g.name for g in recipe.groups if g.name in norms and np.all(norms[g.name] > 0) and first[g.name] > 0]
+    matrices = [group.name for group in recipe.groups if len(group.shape) >= 2 and group.name in norms]
+    names = [name for name in matrices if np.all(norms[name] > 0) and first[name] > 0]
     return Measured(
         recipe=with_norms(recipe, {name: float(first[name]) for name in names}),
         steps=norms.index.to_numpy(np.int64),
