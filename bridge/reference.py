@@ -20,8 +20,8 @@ def reference(records: Record | Path | str | Sequence[Record | Path | str]) -> R
 
     Other learning rates, weight decays, schedules and lengths (up to that of the references) of the same network, data
     and batch size, under AdamW. Two references that bracket the learning rate within a factor of four are best. How far
-    off norms and angles of unseen runs then were, on a small GPT-2, is the figure `one_run_predicts_the_sweep`. Gains and
-    biases follow the laws.
+    off norms and angles of unseen runs then were, on a small GPT-2, is the figure `one_run_predicts_the_sweep`. Gains
+    and biases follow the laws.
 
     Args:
         records: One or more finished runs, or their directories.
