@@ -65,3 +65,17 @@ def calibrated_band() -> Band:
         Multiples of the predicted values.
     """
     return Band((0.8, 1.2), (0.8, 1.2), (0.9, 1.1))
+
+
+def reference_band(runs: int) -> Band:
+    """Band of a prediction calibrated on finished runs of the same network.
+
+    Nine of ten norms and angles lay in it in the figure `one_run_predicts_the_sweep`.
+
+    Args:
+        runs: Number of references.
+
+    Returns:
+        Multiples of the predicted values.
+    """
+    return Band((0.85, 1.2), (0.8, 1.2), (0.9, 1.1)) if runs > 1 else Band((0.7, 1.35), (0.7, 1.4), (0.85, 1.15))

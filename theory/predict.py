@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.advice import warnings_for
-from theory.bands import calibrated_band, prior_band
+from theory.bands import calibrated_band, prior_band, reference_band
 from theory.departures.radial_gradient import equilibrium_size
 from theory.equilibrium.decoupled import decoupled_equilibrium
 from theory.equilibrium.sgd import gain_and_chord, sgd_gain
@@ -99,7 +99,9 @@ def predict(recipe: Recipe, probe: Probe | None = None, *, reference: Reference 
     cautious = optimizer.decay is Decay.CAUTIOUS and optimizer.weight_decay > 0
     bands = tuple(
         calibrated_band()
-        if group.name in measured or (reference and _is_known(group, reference))
+        if group.name in measured
+        else reference_band(reference.runs)
+        if reference and _is_known(group, reference)
         else prior_band(
             recipe.optimizer, scale_invariant=group.scale_invariant is not None, matrix=len(group.shape) >= 2
         )

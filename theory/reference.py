@@ -79,6 +79,8 @@ class Reference:
     """Steps at which the pieces begin, and the end."""
     tensors: dict[str, TensorReference] = field(default_factory=dict)
     """By name."""
+    runs: int = 1
+    """How many runs it was read off."""
 
     def __post_init__(self) -> None:
         settle(self, edges=tuple(self.edges), tensors=dict(self.tensors))
@@ -124,7 +126,7 @@ def reference(runs: Sequence[Measured]) -> Reference:
     common = [step for step in runs[0].steps.tolist() if all(step in run.steps for run in runs)]
     edges = pieces(np.array(common) + 1, length)
     names = [group.name for group in runs[0].recipe.groups if all(group.name in run.norms for run in runs)]
-    return Reference(tuple(edges.tolist()), {name: tensor_reference(runs, name, edges) for name in names})
+    return Reference(tuple(edges.tolist()), {name: tensor_reference(runs, name, edges) for name in names}, len(runs))
 
 
 def check(recipe: Recipe) -> None:

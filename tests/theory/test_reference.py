@@ -93,6 +93,13 @@ def test_tensors_that_it_does_not_know_follow_the_laws():
     assert at_end["w"] != plain.at(STEPS - 1).loc["w", "norm"]
 
 
+def test_two_references_have_the_narrower_band():
+    run = grown(RECIPE, lambda t, norm: 100.0)
+    rows = [predict(RECIPE, reference=reference(runs)).at(STEPS - 1).loc["w"] for runs in ([run], [run, run])]
+    one, two = (row["norm_high"] / row["norm_low"] for row in rows)
+    assert two < one < predict(RECIPE).at(STEPS - 1).loc["w", "norm_high"] / rows[0]["norm_low"]
+
+
 def test_it_is_written_and_read():
     found = reference([grown(RECIPE, lambda t, norm: 100.0)])
     assert from_json(to_json(found)) == found
