@@ -114,6 +114,7 @@ def observed(law: Optimizer, rates: Rates) -> Track:
         InputError: If something changed that the laws hold fixed, or the rate was zero throughout.
 
     Example:
+        >>> from theory.optimizers import SGD
         >>> track = observed(SGD(0.5), Rates(np.array([0.5, 0.25, 0.25]), np.zeros(3), [0.0] * 3))
         >>> track.peak, track.schedule.knots
         (0.5, ((0, 1.0), (1, 0.5)))

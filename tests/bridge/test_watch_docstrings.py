@@ -1,4 +1,4 @@
-"""The examples of the watch's modules run and print what they say."""
+"""The examples of the bridge's modules run and print what they say."""
 
 import doctest
 import importlib
@@ -6,6 +6,9 @@ import importlib
 import pytest
 
 MODULES = [
+    "bridge.describe",
+    "bridge.law_of",
+    "bridge.reference",
     "bridge.sinks",
     "bridge.watch",
     "bridge.watch_forecast",
