@@ -77,8 +77,8 @@ class emulate(TorchFunctionMode):
     vmap is drawn per sample.
 
     Cost of a training step over the float32 one, one CPU thread (benchmarks/results/emulation_cost.json, medians): bf16
-    and fp16 to nearest 1.1 to 1.3 on a small GPT-2s, 1.3 to 1.4 on the smallest ResNets (10 to 16 ms a step);
-    stochastic bf16 1.25 to 1.4, and 2.0 to 2.4; other widths, such as e4m3, 1.4 to 1.7, and 2.1 to 2.4.
+    and fp16 to nearest 1.1 to 1.2 on small GPT-2s, 1.3 to 1.4 on the smallest ResNets (10 to 17 ms a step); stochastic
+    bf16 1.3 to 1.5, and 2.0 to 2.3; other widths, such as e4m3, 1.4 to 1.7, and 2.1 to 2.3.
 
     Args:
         mantissa: Explicit mantissa bits, 1 to 23; 7 is bf16, 10 is fp16.
