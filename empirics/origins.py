@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from empirics import checkpoint
+from empirics.config import TrainConfig
 from empirics.records import Record
 from theory.errors import InputError
 
@@ -63,3 +64,21 @@ def load_weights(init_from: str, model: nn.Module, root: Path) -> Path:
         )
     checkpoint.load(there[wanted], model=model)
     return there[wanted]
+
+
+def followed(config: TrainConfig) -> tuple[str, ...]:
+    """Run directories that a run starts from (init_from) or follows (match, twin).
+
+    Args:
+        config: The run.
+
+    Returns:
+        Their names.
+
+    Example:
+        >>> from empirics.experiments import experiment
+        >>> followed(experiment("resnet_noisy_digits"))
+        ()
+    """
+    names = (config.init_from.partition("@")[0], config.match, config.twin)
+    return tuple(dict.fromkeys(Path(name).name for name in names if name))

@@ -22,6 +22,7 @@ from empirics.executors.job import BUSY, POLL
 from empirics.executors.local import JOB
 from empirics.files import write_atomic
 from empirics.interrupt import Interrupted, Request, interruptible
+from empirics.origins import followed
 from empirics.progress import Display
 from empirics.records import Record
 from empirics.tabulate import OVER
@@ -234,8 +235,7 @@ def _next(waiting: list[Job], running: list[Job]) -> Job | None:
     """The first run that follows none (match, twin, init_from) that is still to be trained."""
     ahead = {job.record.name for job in (*waiting, *running)}
     for job in waiting:
-        followed = (job.config.init_from.partition("@")[0], job.config.match, job.config.twin)
-        if not any(Path(run).name in ahead for run in followed if run):
+        if ahead.isdisjoint(followed(job.config)):
             return job
     return waiting[0] if waiting and not running else None  # they follow one another: its own error says so
 

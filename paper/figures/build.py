@@ -17,7 +17,7 @@ from empirics.records import Record
 from empirics.sweep import run_all
 from paper import style
 from paper.figures.claims import SEEDS, Claim
-from paper.figures.order import waves
+from paper.figures.order import with_followed
 from paper.figures.setups import located, seconds
 from paper.figures.spec import Spec
 from paper.figures.table import Table, labelled, merged, read_table, stable, write_table
@@ -194,8 +194,9 @@ def gathered(
     if todo and train:
         hours = sum(map(seconds, todo)) / 3600 / jobs
         say(f"{spec.name}: {len(todo)} of {len(spec.configs(scale))} runs to do, about {hours:.1f} hours.")
-        for wave in waves(todo, spec.configs(scale), lambda config: Record(runs / config.directory).status in DONE):
-            run_all(wave, runs, workers=jobs, predict=predict_run if spec.predicted else None)
+        done = lambda config: Record(runs / config.directory).status in DONE
+        needed = with_followed(todo, spec.configs(scale), done)
+        run_all(needed, runs, workers=jobs, predict=predict_run if spec.predicted else None)
     new = {}
     for config in here:
         record = Record(runs / local[config.directory].directory)

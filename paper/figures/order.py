@@ -1,55 +1,39 @@
-"""In which order a figure's runs can be made: a run that others start from or follow comes before them."""
+"""Which runs a figure needs besides those that its table lacks; a sweep trains them in the order that they need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from empirics.config import TrainConfig
+from empirics.origins import followed
 
 
-def origins(config: TrainConfig) -> tuple[str, ...]:
-    """Run directories that a run refers to.
-
-    Args:
-        config: The run.
-
-    Returns:
-        Their names.
-
-    Example:
-        >>> from paper.figures.sphere import arms
-        >>> [origins(config) == (arms(3)["decayed"].directory,) for config in arms(3).values()]
-        [False, True, True, True, True]
-    """
-    names = (config.match, config.twin, config.init_from.partition("@")[0])
-    return tuple(dict.fromkeys(name for name in names if name))
-
-
-def waves(
+def with_followed(
     wanted: Sequence[TrainConfig], every: Sequence[TrainConfig], done: Callable[[TrainConfig], bool]
-) -> list[list[TrainConfig]]:
-    """Runs to make, in groups: those of a group need only runs of the groups before it.
+) -> list[TrainConfig]:
+    """Runs to make: those that are missing, and those that they follow if they are not there.
 
     Args:
         wanted: Runs that are missing.
-        every: All runs of the figure; those that a missing one refers to are made again if they are not there.
+        every: All runs of the figure.
         done: Whether a run directory is there, and complete.
 
     Returns:
-        The groups, in order; a run that refers to none of the figure's is in the first.
+        The runs, each once.
+
+    Example:
+        >>> from paper.figures.sphere import arms
+        >>> runs = arms(3)
+        >>> found = with_followed([runs["tracked"]], list(runs.values()), lambda config: False)
+        >>> [config == runs[name] for config, name in zip(found, ("tracked", "decayed"), strict=True)]
+        [True, True]
     """
-    known, place = {config.directory: config for config in every}, dict[str, int]()
-
-    def visit(config: TrainConfig) -> int:
-        if config.directory not in place:
-            before = [known[name] for name in origins(config) if name in known]
-            place[config.directory] = 1 + max((visit(other) for other in before if not done(other)), default=-1)
-        return place[config.directory]
-
-    for config in wanted:
-        visit(config)
-    known |= {config.directory: config for config in wanted}
-    found: list[list[TrainConfig]] = [[] for _ in range(1 + max(place.values(), default=-1))]
-    for name, number in place.items():
-        found[number].append(known[name])
-    return found
+    known = {config.directory: config for config in every} | {config.directory: config for config in wanted}
+    found = {config.directory: config for config in wanted}
+    queue = list(wanted)
+    while queue:
+        for name in followed(queue.pop()):
+            if name in known and name not in found and not done(known[name]):
+                found[name] = known[name]
+                queue.append(known[name])
+    return list(found.values())

@@ -13,10 +13,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install .[browser]")
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
     if path is None:
-        pytest.skip("there is no Chromium on this machine")
+        pytest.skip("these pages need a Chromium, which pip cannot install: see the README, Tests")
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no user namespace to build it from
     with api.sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=path, args=flags)

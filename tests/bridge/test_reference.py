@@ -6,11 +6,9 @@ import pytest
 
 from bridge.reference import reference
 from bridge.runs import predict_run
-from empirics.config import TrainConfig
-from empirics.data import TextData
-from empirics.models import GPT2Config
 from empirics.records import Record
 from empirics.train import train
+from tests.tiny import tiny
 from theory.errors import InputError
 from theory.optimizers import AdamW
 from theory.predict import predict
@@ -20,14 +18,9 @@ from theory.schedules import Cosine
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Three runs of one network that differ in rate and decay."""
-    folder = tmp_path_factory.mktemp("bin")
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 20_000), ("val", 600)):
-        rng.integers(20, size=count).astype(np.uint16).tofile(folder / f"{name}.bin")
-    base = TrainConfig(
-        name="gpt2",
-        model=GPT2Config(vocab_size=20, block_size=8, n_layer=1, n_head=2, n_embd=16),
-        data=TextData(source=f"bin:{folder}", vocab_size=20, block_size=8, val_windows=16),
+    base = tiny(
+        tmp_path_factory.mktemp("bin"),
+        tokens=20_000,
         optimizer=AdamW(lr=4e-3, weight_decay=0.3),
         schedule=Cosine(warmup=20, final=0.1),
         steps=200,

@@ -1,30 +1,13 @@
 import re
-from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
 from bridge.check import Check, checks_table
 from bridge.report import FigureItem, Section, TableItem, write_report
+from tests.bridge.balanced import Balanced
 
-VOID = {"meta", "br", "img", "path", "use", "rect"}
 HOSTILE = "<script>alert('&')</script>"
-
-
-class Balanced(HTMLParser):
-    """Fails on an element that is closed out of order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from bridge.report_data import grid, pack, thinned, unpack
 from bridge.report_whatif import FACTORS, changed, gradient_sizes, what_if
+from tests.bridge.balanced import Balanced
 from tests.bridge.browser import browser, watched
 from theory.errors import InputError
 from theory.optimizers import SGD, AdamW
@@ -23,23 +23,6 @@ RECIPE = Recipe(
     (Group("h.0.a", (32, 32), norm0=0.6), Group(HOSTILE, (16, 64), norm0=1.0, decayed=False)),
 )
 STEPS = np.arange(0, 400, 2)
-VOID = {"meta", "link", "br", "input"}
-
-
-class Balanced(HTMLParser):
-    """Fails on an element that is closed out of order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 @pytest.fixture

@@ -6,23 +6,15 @@ import pytest
 
 from bridge.runs import predict_run
 from decaylab.cli import main
-from empirics.config import TrainConfig
-from empirics.data import TextData
-from empirics.models import GPT2Config
 from empirics.train import train
+from tests.tiny import tiny
 from theory.optimizers import AdamW
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bin")
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 6_000), ("val", 600)):
-        rng.integers(20, size=count).astype(np.uint16).tofile(folder / f"{name}.bin")
-    config = TrainConfig(
-        name="gpt2",
-        model=GPT2Config(vocab_size=20, block_size=8, n_layer=1, n_head=2, n_embd=16),
-        data=TextData(source=f"bin:{folder}", vocab_size=20, block_size=8, val_windows=16),
+    config = tiny(
+        tmp_path_factory.mktemp("bin"),
         optimizer=AdamW(lr=4e-3, weight_decay=0.3),
         steps=100,
         batch_size=4,

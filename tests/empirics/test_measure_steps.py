@@ -1,28 +1,20 @@
 import numpy as np
 import pytest
 
-from empirics.config import TrainConfig
 from empirics.continued import continued
-from empirics.data import TextData
 from empirics.measure_steps import STEPPED, long_run, measure_steps
-from empirics.models import GPT2Config
 from empirics.plan import Probes
 from empirics.probes.signal import TensorSignal
 from empirics.train import train
+from tests.tiny import tiny
 from theory.errors import InputError
 from theory.optimizers import AdamW
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bin")
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 6000), ("val", 600)):
-        rng.integers(50, size=count).astype(np.uint16).tofile(folder / f"{name}.bin")
-    config = TrainConfig(
-        name="gpt2",
-        model=GPT2Config(vocab_size=50, block_size=8, n_layer=1, n_head=2, n_embd=16),
-        data=TextData(source=f"bin:{folder}", vocab_size=50, block_size=8, val_windows=16),
+    config = tiny(
+        tmp_path_factory.mktemp("bin"),
         optimizer=AdamW(lr=0.01, weight_decay=0.1),
         steps=30,
         batch_size=4,

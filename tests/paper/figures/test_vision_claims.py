@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from empirics.experiments import DIGITS_CONSTANT, DIGITS_EPOCH
+from empirics.origins import followed
 from paper import style
 from paper.figures import load, noise_driven_process, sphere, vgg_curves
-from paper.figures.order import origins, waves
+from paper.figures.order import with_followed
 
 RNG = np.random.default_rng(0)
 
@@ -102,18 +103,13 @@ def test_without_normalisation_every_gain_must_be_beyond_its_interval():
 
 
 def test_runs_come_after_those_they_need_and_lost_ones_are_made_again():
-    every = load("noise_driven_process").configs("cpu")
-    assert [len(wave) for wave in waves(every, every, lambda config: False)] == [3, 15, 30]
-    for name in ("sphere", "noise_driven_process"):  # also one after the other
+    for name in ("sphere", "noise_driven_process"):
         configs = load(name).configs("cpu")
         place = {config.directory: number for number, config in enumerate(configs)}
-        assert all(place[origin] < place[c.directory] for c in configs for origin in origins(c))
-    last = every[-1]
-    lost = waves([last], every, lambda config: False)
-    assert [[config.name.partition("-lr")[0] for config in wave] for wave in lost] == [
-        ["noise-start-seed5"],
-        ["noise"],
-        ["noise-tuned30"],
-    ]
-    assert waves([last], every, lambda config: True) == [[last]]
-    assert waves([], every, lambda config: True) == []
+        assert all(place[origin] < place[c.directory] for c in configs for origin in followed(c))
+    every = load("noise_driven_process").configs("cpu")
+    assert with_followed(every, every, lambda config: False) == list(every)
+    lost = with_followed([every[-1]], every, lambda config: False)
+    assert [c.name.partition("-lr")[0] for c in lost] == ["noise-tuned30", "noise", "noise-start-seed5"]
+    assert with_followed([every[-1]], every, lambda config: True) == [every[-1]]
+    assert with_followed([], every, lambda config: True) == []
